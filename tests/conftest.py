@@ -78,7 +78,7 @@ def redis_bytes(server: Server) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def new_server(server_program: ServerProgram, tmp_path: Path) -> Iterator[ServerFactory]:
-    """Makes servers to be killed, frozen or configured: `new_server(append_only=True, options=[…]).start()`."""
+    """Makes servers to kill, freeze or configure: `new_server(append_only=True, options=[…]).start()`."""
     made: list[Server] = []
 
     def make(**kwargs: object) -> Server:

@@ -31,7 +31,7 @@ def program() -> Path:
 
 
 def environment(settings: Mapping[str, object]) -> dict[str, str]:
-    """This process's environment without the router's variables, then the given settings with their prefix."""
+    """This process's environment without the router's variables, then the given settings, prefixed."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -43,7 +43,7 @@ def environment(settings: Mapping[str, object]) -> dict[str, str]:
 class Router:
     """One `event-router run` that can be killed, frozen and started again under the same pod name.
 
-    Every start has files of its own in ``directory``: ``{pod}.{n}.log`` (standard error) and ``{pod}.{n}.out``.
+    Every start has its own files in ``directory``: ``{pod}.{n}.log`` (standard error) and ``{pod}.{n}.out``.
     """
 
     def __init__(
