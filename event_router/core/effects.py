@@ -1,0 +1,245 @@
+"""What a handler read and the changes it recorded: the unit of work of one event.
+
+Values are text. Bytes that are not UTF-8 travel as surrogate escapes (PEP 383) and come out again
+byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any
+
+from event_router.core.errors import StateError
+from event_router.core.timestamps import format_time, shortened, to_milliseconds
+
+Value = str | bytes | int | float | bool | datetime | date
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+MAX_EMISSION_FIELDS = 1_000
+
+
+def encode_value(value: object) -> str:
+    """Return the text under which a value is stored.
+
+    Datetimes become `YYYY-MM-DDTHH:MM:SS.mmmZ`, dates `YYYY-MM-DD`, booleans `true` and `false`.
+
+    Raises:
+        StateError: the value has no text form; None is not one, `delete` a field instead.
+    """
+    if type(value) is str:
+        return value
+    if type(value) is int:
+        return str(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return format_time(to_milliseconds(value))
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int | float):
+        return repr(value)
+    raise StateError(f"{shortened(value)} cannot be stored: it is {type(value).__name__}, not text or a number")
+
+
+class HashEffects:
+    """The effects on one hash. A field has at most one kind of effect; kinds that fold are folded.
+
+    Attributes:
+        cleared: delete the whole hash before the rest is applied.
+        sets: field to value.
+        deletes: fields to delete.
+        increments: field to amount.
+        maxima: field to the integer it shall at least have.
+        latest: field to (version, value); the greatest version wins.
+        ttl_ms: time to live from the commit on, in milliseconds.
+    """
+
+    __slots__ = ("cleared", "deletes", "increments", "key", "latest", "maxima", "sets", "ttl_ms")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.cleared = False
+        self.sets: dict[str, str] = {}
+        self.deletes: dict[str, None] = {}
+        self.increments: dict[str, int] = {}
+        self.maxima: dict[str, int] = {}
+        self.latest: dict[str, tuple[str, str]] = {}
+        self.ttl_ms: int | None = None
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{name}={getattr(self, name)!r}"
+            for name in ("cleared", "sets", "deletes", "increments", "maxima", "latest", "ttl_ms")
+            if getattr(self, name)
+        ]
+        return f"<HashEffects {self.key} {' '.join(parts)}>"
+
+    def set(self, field: str, value: object) -> None:
+        """Set a field; it replaces an earlier set, delete or increment of this unit."""
+        if self.maxima or self.latest:
+            self._refuse_mixture(field, "set", self.maxima, self.latest)
+        if self.increments:
+            self.increments.pop(field, None)
+        if self.deletes:
+            self.deletes.pop(field, None)
+        self.sets[field] = encode_value(value)
+
+    def delete(self, field: str) -> None:
+        """Delete a field, whatever this unit recorded for it before."""
+        for recorded in (self.sets, self.increments, self.maxima, self.latest):
+            recorded.pop(field, None)  # type: ignore[attr-defined]  # dicts of different value types
+        self.deletes[field] = None
+
+    def increment(self, field: str, amount: int) -> None:
+        """Add to a field. Raises StateError for what 64 bits cannot hold."""
+        if self.maxima or self.latest:
+            self._refuse_mixture(field, "increment", self.maxima, self.latest)
+        if field in self.deletes:
+            del self.deletes[field]
+            self.sets[field] = "0"
+        if field in self.sets:
+            text = self.sets[field]
+            if not is_canonical(text):
+                raise StateError(f"{self.key} {field}: cannot increment {shortened(text)}")
+            self.sets[field] = str(_checked(self.key, field, int(text) + amount))
+        else:
+            self.increments[field] = _checked(self.key, field, self.increments.get(field, 0) + amount)
+
+    def maximum(self, field: str, value: int) -> None:
+        """Raise a field to at least this integer."""
+        self._refuse_mixture(field, "maximum", self.sets, self.deletes, self.increments, self.latest)
+        self.maxima[field] = max(_checked(self.key, field, value), self.maxima.get(field, value))
+
+    def set_latest(self, field: str, value: object, version: str) -> None:
+        """Set a field unless a later version of it is stored."""
+        if self.sets or self.deletes or self.increments or self.maxima:
+            self._refuse_mixture(
+                field, "set_latest", self.sets, self.deletes, self.increments, self.maxima
+            )
+        self.latest[field] = (version, encode_value(value))
+
+    def clear(self) -> None:
+        """Delete the whole hash, and forget what this unit recorded for it before."""
+        for recorded in (self.sets, self.deletes, self.increments, self.maxima, self.latest):
+            recorded.clear()  # type: ignore[attr-defined]  # dicts of different value types
+        self.ttl_ms = None
+        self.cleared = True
+
+    def _refuse_mixture(self, field: str, effect: str, *others: Mapping[str, Any]) -> None:
+        if any(field in other for other in others):
+            raise StateError(f"{self.key} {field}: {effect} contradicts another effect on the field")
+
+
+class Emission:
+    """An XADD that the commit makes: to a stream, or to the fan-out log."""
+
+    __slots__ = ("fields", "maxlen", "stream")
+
+    def __init__(self, stream: str, fields: list[str], maxlen: int | None) -> None:
+        self.stream = stream
+        self.fields = fields
+        self.maxlen = maxlen
+
+    def __repr__(self) -> str:
+        return f"<Emission {self.stream} {self.fields}>"
+
+
+class Effects:
+    """Effects that are applied together: those of the event, or those behind a condition."""
+
+    __slots__ = ("branches", "emissions", "hashes")
+
+    def __init__(self) -> None:
+        self.hashes: dict[str, HashEffects] = {}
+        self.emissions: list[Emission] = []
+        self.branches: list[Once | Newest] = []
+
+    def hash(self, key: str) -> HashEffects:
+        """Return the effects on one hash, to be added to."""
+        found = self.hashes.get(key)
+        if found is None:
+            found = self.hashes[key] = HashEffects(key)
+        return found
+
+    def emit(self, stream: str, fields: Mapping[str, object], maxlen: int | None) -> None:
+        """Record an XADD. Raises StateError for no fields or more than a script can pass on."""
+        if not 0 < len(fields) <= MAX_EMISSION_FIELDS:
+            raise StateError(
+                f"an entry for {stream!r} has {len(fields)} fields; 1 to {MAX_EMISSION_FIELDS} are possible"
+            )
+        flat = []
+        for name, value in fields.items():
+            flat += (name, encode_value(value))
+        self.emissions.append(Emission(stream, flat, maxlen))
+
+    def __bool__(self) -> bool:
+        return bool(self.hashes or self.emissions or self.branches)
+
+
+class Once(Effects):
+    """Effects applied only where the mark does not stand yet; the same step sets it."""
+
+    __slots__ = ("mark", "ttl_ms")
+
+    def __init__(self, mark: str, ttl_ms: int) -> None:
+        super().__init__()
+        self.mark = mark
+        self.ttl_ms = ttl_ms
+
+
+class Newest(Effects):
+    """A record written whole, with the effects that go with it, unless a newer version is stored.
+
+    Attributes:
+        key: the record's hash.
+        version: compared part by part, numbers as numbers; stored in the record's `version` field.
+        record: every field of the record.
+        ttl_ms: time to live of the record, renewed by each write.
+    """
+
+    __slots__ = ("key", "record", "ttl_ms", "version")
+
+    def __init__(self, key: str, version: str, record: dict[str, str], ttl_ms: int) -> None:
+        super().__init__()
+        self.key = key
+        self.version = version
+        self.record = record
+        self.ttl_ms = ttl_ms
+
+
+class UnitOfWork(Effects):
+    """What one event's handler read, and the effects it recorded.
+
+    Attributes:
+        reads: (key, field) to the value that was read, None where the field was absent.
+    """
+
+    __slots__ = ("reads",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: dict[tuple[str, str], str | None] = {}
+
+
+def is_canonical(text: str) -> bool:
+    """Whether the text is an integer as Redis writes it: no sign but minus, no leading zeros."""
+    digits = text[1:] if text[:1] == "-" else text
+    return (
+        digits.isascii()
+        and digits.isdecimal()
+        and (digits[0] != "0" or text == "0")
+        and len(digits) <= 19
+        and INT64_MIN <= int(text) <= INT64_MAX
+    )
+
+
+def _checked(key: str, field: str, number: int) -> int:
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise StateError(f"{key} {field}: {shortened(number)} is no integer")
+    if not INT64_MIN <= number <= INT64_MAX:
+        raise StateError(f"{key} {field}: {number} does not fit 64 bits")
+    return number

@@ -1,0 +1,55 @@
+"""Every error of the router, in one place. The docstring says what it means to whoever catches it."""
+
+from __future__ import annotations
+
+
+class EventRouterError(Exception):
+    """Anything event-router raises on purpose."""
+
+
+class ConfigurationError(EventRouterError):
+    """A setting or a handler is wrong; the message is one line that names it and says what to do."""
+
+
+class InvalidEvent(EventRouterError):
+    """An entry that can never become an event: the reason and what is wrong, for its dead letter.
+
+    Attributes:
+        reason: one of the dead-letter reasons (`invalid`, `unknown_type`, `too_large`, …).
+    """
+
+    def __init__(self, message: str, reason: str = "invalid") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Reject(EventRouterError):
+    """Raised by a handler for an event that can never succeed: dead-lettered at once, never retried."""
+
+
+class StateError(EventRouterError):
+    """A handler recorded effects that contradict each other or cannot be stored."""
+
+
+class InvalidState(EventRouterError):
+    """A key holds what the handler cannot work on (wrong Redis type): the event is dead-lettered."""
+
+
+class RedisUnavailable(EventRouterError):
+    """Redis cannot be reached or refuses for now; nothing is known of a write in flight. Try again."""
+
+
+class RedisRefused(EventRouterError):
+    """Redis answered with an error that trying again will not mend."""
+
+
+class NoGroup(EventRouterError):
+    """The consumer group (or its whole stream) does not exist. Nothing was written."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(f"stream {stream!r} or its consumer group does not exist")
+        self.stream = stream
+
+
+class OutcomeUnknown(EventRouterError):
+    """The reply to an immediate write was lost: it may or may not have been applied."""

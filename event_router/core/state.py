@@ -1,0 +1,268 @@
+"""The transaction a handler works in: reads are checked and effects applied by the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, overload
+
+import msgspec
+
+from event_router.core.effects import Effects, HashEffects, Newest, Once, UnitOfWork, encode_value
+from event_router.core.errors import StateError
+from event_router.core.event import AnyEvent
+from event_router.core.keys import KeyNames
+
+MARK_TTL_S = 40 * 24 * 3600
+"""How long a once-only mark stands unless the handler says otherwise."""
+
+
+class StateReader(Protocol):
+    """Reads for one unit of work, in the order of the events that touch an entity."""
+
+    def touch(self, key: str) -> None:
+        """Note that the unit works on a key: later events' reads of it wait for this unit."""
+
+    async def read(self, key: str, field: str) -> str | None:
+        """Return a field as earlier events leave it. Raises InvalidState for a key that is no hash."""
+
+
+class Entity:
+    """One entity's hash. Reads are awaited; effects are recorded and applied at commit."""
+
+    __slots__ = ("_effects", "_reader", "_unit", "_version", "key")
+
+    def __init__(
+        self, key: str, effects: HashEffects, unit: UnitOfWork, reader: StateReader, version: str
+    ) -> None:
+        self.key = key
+        self._effects = effects
+        self._unit = unit
+        self._reader = reader
+        self._version = version
+
+    @overload
+    async def get(self, field: str, /) -> str | None: ...
+    @overload
+    async def get(self, field: str, /, *fields: str) -> tuple[str | None, ...]: ...
+
+    async def get(self, field: str, /, *fields: str) -> Any:
+        """Return a field's text, None where it is absent; for several fields a tuple.
+
+        Sees what this unit set before. What was read is checked at commit: if somebody changed it
+        meanwhile, the handler runs again.
+
+        Raises:
+            InvalidState: the key is of another Redis type; let it pass, the event is dead-lettered.
+        """
+        if not fields:
+            return await self._get(field)
+        return tuple([await self._get(name) for name in (field, *fields)])
+
+    async def _get(self, field: str) -> str | None:
+        effects = self._effects
+        if effects.sets and field in effects.sets:
+            return effects.sets[field]
+        if effects.cleared or field in effects.deletes:
+            return None
+        reads = self._unit.reads
+        place = (self.key, field)
+        if place in reads:
+            value = reads[place]
+        else:
+            value = reads[place] = await self._reader.read(self.key, field)
+        if field in effects.increments:
+            return str(int(value or 0) + effects.increments[field])
+        return value
+
+    def set(self, **values: object) -> None:
+        """Set fields. Values: text, bytes, numbers, booleans, datetimes and dates."""
+        for field, value in values.items():
+            self._effects.set(field, value)
+
+    def set_latest(self, **values: object) -> None:
+        """Set fields unless an event with a later time has: the order of arrival does not matter.
+
+        Equal times: the higher entry id wins, then the stream's name.
+        """
+        for field, value in values.items():
+            self._effects.set_latest(field, value, self._version)
+
+    def increment(self, field: str, amount: int = 1) -> None:
+        """Add to an integer field (64-bit). Overflow at commit makes the event a dead letter."""
+        self._effects.increment(field, amount)
+
+    def maximum(self, **values: int) -> None:
+        """Raise integer fields to at least these values."""
+        for field, value in values.items():
+            self._effects.maximum(field, value)
+
+    def delete(self, *fields: str) -> None:
+        """Delete these fields, or the whole entity when none is named."""
+        if not fields:
+            self._effects.clear()
+        for field in fields:
+            self._effects.delete(field)
+
+    def expire(self, seconds: float) -> None:
+        """Let the entity expire this long after the commit."""
+        if not seconds > 0:
+            raise StateError(f"{self.key}: a time to live of {seconds} s is not positive")
+        self._effects.ttl_ms = int(seconds * 1000)
+
+
+class Statistics:
+    """Counters that are only written: never read, so that events on them need no order."""
+
+    __slots__ = ("_effects", "key")
+
+    def __init__(self, key: str, effects: HashEffects) -> None:
+        self.key = key
+        self._effects = effects
+
+    def increment(self, field: str, amount: int = 1) -> None:
+        """Add to a counter (64-bit)."""
+        self._effects.increment(field, amount)
+
+
+class Branch:
+    """Effects that depend on a condition the commit decides. Has no reads of its own."""
+
+    __slots__ = ("_effects", "_state")
+
+    def __init__(self, state: StateTransaction, effects: Effects) -> None:
+        self._state = state
+        self._effects = effects
+
+    def entity(self, entity_type: str, entity_id: str) -> Entity:
+        """Return an entity whose effects count only if the condition holds."""
+        return self._state._entity(self._effects, entity_type, entity_id)
+
+    def statistics(self, kind: str, name: object) -> Statistics:
+        """Return counters that count only if the condition holds."""
+        return self._state._statistics(self._effects, kind, name)
+
+    def emit(self, stream: str, *, maxlen: int | None = None, **fields: object) -> None:
+        """Append an entry to a stream if the condition holds."""
+        self._effects.emit(stream, fields, maxlen)
+
+    def publish(self, channel: str, message: Mapping[str, object]) -> None:
+        """Publish a message if the condition holds; see `StateTransaction.publish`."""
+        self._state._publish(self._effects, channel, message)
+
+
+class JobState:
+    """The state of one job: the greatest of (terminal, seq, entry id) wins and writes every field."""
+
+    __slots__ = ("_job_id", "_state")
+
+    def __init__(self, state: StateTransaction, job_id: str) -> None:
+        self._state = state
+        self._job_id = job_id
+
+    def step(
+        self,
+        *,
+        stage: str,
+        status: str,
+        seq: int = 0,
+        progress: float | None = None,
+        message: str | None = None,
+        result: str | None = None,
+        terminal: bool = False,
+        ttl_s: float | None = None,
+    ) -> None:
+        """Record a step and publish it on the job's channel.
+
+        A step older than the one committed changes nothing and is not published. A terminal step
+        beats every other: finished is absorbing while the state lives.
+        """
+        state = self._state
+        event = state.event
+        values: dict[str, object] = {
+            "stage": stage,
+            "status": status,
+            "progress": progress,
+            "seq": seq,
+            "message": message,
+            "result": result,
+        }
+        record = {name: "" if value is None else encode_value(value) for name, value in values.items()}
+        record["updated_at"] = event.timestamp
+        version = f"{int(terminal)}:{seq}:{event.id}@{event.stream}"
+        ttl_ms = state.names.job_state_ttl_ms if ttl_s is None else int(ttl_s * 1000)
+        step = Newest(state.names.job_state(event.domain, self._job_id), version, record, ttl_ms)
+        state._unit.branches.append(step)
+        shown = {name: value for name, value in values.items() if value is not None}
+        message_out = {"type": event.type, "domain": event.domain, "job_id": self._job_id, **shown}
+        state._publish(step, state.names.job_channel(self._job_id), message_out)
+
+
+class StateTransaction:
+    """What a handler does to the state, recorded for one event and committed with it, or not at all."""
+
+    __slots__ = ("_reader", "_unit", "_version", "event", "names")
+
+    def __init__(self, event: AnyEvent, names: KeyNames, unit: UnitOfWork, reader: StateReader) -> None:
+        self.event = event
+        self.names = names
+        self._unit = unit
+        self._reader = reader
+        self._version = f"{event.time_ms}:{event.id}@{event.stream}"
+
+    def __repr__(self) -> str:
+        return f"<StateTransaction of {self.event!r}>"
+
+    def entity(self, entity_type: str, entity_id: str) -> Entity:
+        """Return the entity kept in the hash `state:{entity_type}:{entity_id}`."""
+        return self._entity(self._unit, entity_type, entity_id)
+
+    def statistics(self, kind: str, name: object) -> Statistics:
+        """Return the counters kept in `stats:{kind}:{name}`; a date names its day."""
+        return self._statistics(self._unit, kind, name)
+
+    def job(self, job_id: str) -> JobState:
+        """Return the state of a job of this event's domain."""
+        return JobState(self, job_id)
+
+    def once(self, mark: str, *, ttl_s: float = MARK_TTL_S) -> Branch:
+        """Return a place for effects that count only the first time a mark is reached.
+
+        The mark is set in the same step as the effects, and stands for `ttl_s` seconds.
+        """
+        branch = Once(self.names.mark(mark), int(ttl_s * 1000))
+        self._unit.branches.append(branch)
+        return Branch(self, branch)
+
+    def emit(self, stream: str, *, maxlen: int | None = None, **fields: object) -> None:
+        """Append an entry to a stream with the commit; `maxlen` trims it approximately."""
+        self._unit.emit(stream, fields, maxlen)
+
+    def publish(self, channel: str, message: Mapping[str, object]) -> None:
+        """Publish a message to live clients, by way of the domain's fan-out log.
+
+        Messages are JSON objects; `id` is added when they are published, `timestamp` is the event
+        time unless the message has one.
+        """
+        self._publish(self._unit, channel, message)
+
+    def _entity(self, effects: Effects, entity_type: str, entity_id: str) -> Entity:
+        key = self.names.entity(entity_type, entity_id)
+        self._reader.touch(key)
+        return Entity(key, effects.hash(key), self._unit, self._reader, self._version)
+
+    def _statistics(self, effects: Effects, kind: str, name: object) -> Statistics:
+        key = self.names.statistics(kind, encode_value(name))
+        return Statistics(key, effects.hash(key))
+
+    def _publish(self, effects: Effects, channel: str, message: Mapping[str, object]) -> None:
+        event = self.event
+        body = {"timestamp": event.timestamp, **message}
+        try:
+            text = msgspec.json.encode(body).decode()
+        except (TypeError, ValueError) as error:
+            raise StateError(f"a message for channel {channel!r} is no JSON: {error}") from None
+        effects.emit(
+            self.names.outbox(event.domain),
+            {"channel": channel, "type": event.type, "message": text},
+            self.names.outbox_maxlen,
+        )

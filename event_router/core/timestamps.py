@@ -1,0 +1,71 @@
+"""Event times: text to epoch milliseconds and back. All times are UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = datetime(1970, 1, 1)
+_MILLISECOND = timedelta(milliseconds=1)
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
+DAY_MS = 86_400_000
+LAST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999, the last that `datetime` can hold."""
+
+
+def parse_time(value: object) -> int:
+    """Return epoch milliseconds of an ISO 8601 text (naive means UTC) or of epoch milliseconds.
+
+    Raises:
+        ValueError: the value is no time between 1970 and 9999; the message says what it is.
+    """
+    if isinstance(value, str):
+        milliseconds = _parse_text(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        milliseconds = value
+    else:
+        raise ValueError(f"{type(value).__name__} is neither ISO 8601 text nor epoch milliseconds")
+    if not 0 <= milliseconds <= LAST_MS:
+        raise ValueError(f"{shortened(value)} lies outside the years 1970 to 9999")
+    return milliseconds
+
+
+def _parse_text(text: str) -> int:
+    if text.isascii():
+        if text.isdecimal() and len(text) <= 16 and len(text) != 8:  # 20240115 is an ISO date
+            return int(text)
+        try:
+            moment = datetime.fromisoformat(text)
+            naive = moment.tzinfo is None
+            return (moment - (_NAIVE_EPOCH if naive else _EPOCH)) // _MILLISECOND
+        except (ValueError, OverflowError):
+            pass
+    raise ValueError(f"{shortened(text)} is neither ISO 8601 nor epoch milliseconds")
+
+
+def format_time(milliseconds: int) -> str:
+    """Return `YYYY-MM-DDTHH:MM:SS.mmmZ` for epoch milliseconds."""
+    seconds, millis = divmod(milliseconds, 1000)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment.isoformat()[:19]}.{millis:03d}Z"
+
+
+def to_datetime(milliseconds: int) -> datetime:
+    """Return the aware UTC datetime of epoch milliseconds."""
+    return _EPOCH + timedelta(milliseconds=milliseconds)
+
+
+def to_milliseconds(moment: datetime) -> int:
+    """Return the epoch milliseconds of a datetime; naive means UTC. Microseconds are cut off."""
+    return (moment - (_NAIVE_EPOCH if moment.tzinfo is None else _EPOCH)) // _MILLISECOND
+
+
+def utc_day(milliseconds: int) -> date:
+    """Return the UTC calendar day of epoch milliseconds."""
+    return date.fromordinal(_EPOCH_DAY + milliseconds // DAY_MS)
+
+
+def shortened(value: object, limit: int = 60) -> str:
+    """Return the value's repr, cut to a length that fits a log line."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
