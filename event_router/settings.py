@@ -238,7 +238,7 @@ class Settings(BaseSettings):
             raise _contradiction(
                 "retry_backoff_ms",
                 f"= {self.retry_backoff_ms} is above EVENT_ROUTER_CLAIM_MIN_IDLE_MS ="
-                f" {self.claim_min_idle_ms}, the longest wait between attempts; lower the one or raise the other",
+                f" {self.claim_min_idle_ms}, the longest wait between attempts; make it smaller",
             )
         return self
 
