@@ -73,6 +73,8 @@ lock: install ## Lock the dependencies anew, with hashes (newest versions: ARGS=
 	$(COMPILE) $(ARGS) --extra embedded --extra dev --constraint requirements.txt \
 		--output-file requirements-dev.txt pyproject.toml
 	$(BIN)/python -c "$$KEEP_MARKERS"
+	$(COMPILE) $(ARGS) --only-build-deps --build-deps-for wheel --constraint requirements-dev.txt \
+		--output-file requirements-build.txt pyproject.toml
 
 image: ## Build the container image
 	docker build --tag $(IMAGE) .
