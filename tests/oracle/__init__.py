@@ -1,0 +1,1 @@
+"""What the state must be: generated input, and an independent fold of it."""
