@@ -161,3 +161,17 @@ class Link:
             await asyncio.shield(connection.disconnect(nowait=True))
 
 
+
+
+class ClientCaller:
+    """Runs single commands on a redis-py client with the router's own errors."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    async def call(self, *command: Any) -> Any:
+        """Send one command and return its reply. Raises what `Link.call` raises."""
+        try:
+            return await self._client.execute_command(*command)
+        except Exception as error:
+            raise translated(error) from error

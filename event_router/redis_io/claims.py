@@ -1,0 +1,122 @@
+"""Pending entries: listing, taking over, renewing, scheduling and counting, all fenced by scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from event_router.core.event import Entry
+from event_router.redis_io.connections import Link
+from event_router.redis_io.scripts import Script
+
+NOT_OURS = -1
+TRIMMED = -2
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Entries taken over from the pending list.
+
+    Attributes:
+        entries: with their delivery counts; taking over did not raise these.
+        trimmed: (id, deliveries) of pending entries that no longer stand in the stream.
+        last: the last id looked at, where to go on; empty when the list came to its end.
+    """
+
+    entries: list[Entry]
+    trimmed: list[tuple[str, int]]
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What to set on a pending entry this consumer owns.
+
+    Attributes:
+        idle_ms: the idle time it shall have; others take an entry over once that is long enough.
+        deliveries: the delivery count it shall have; None leaves it.
+    """
+
+    id: str
+    idle_ms: int = 0
+    deliveries: int | None = None
+
+
+class Claims:
+    """The pending entries of one group, as one consumer works on them."""
+
+    def __init__(self, link: Link, group: str, consumer: str) -> None:
+        self._link = link
+        self._group = group
+        self._consumer = consumer
+        self._take = Script("take")
+        self._lease = Script("lease")
+
+    async def due(self, stream: str, min_idle_ms: int) -> bool:
+        """Whether any entry of the stream has been idle that long. Raises as `Link.call`."""
+        reply = await self._link.call(
+            "XPENDING", stream, self._group, "IDLE", min_idle_ms, "-", "+", 1
+        )
+        return bool(reply)
+
+    async def take(
+        self, stream: str, *, min_idle_ms: int, after: str = "", count: int, own: bool = False
+    ) -> Taken:
+        """Take over entries idle for long enough, a page of them; `own` only this consumer's."""
+        start = f"({after}" if after else "-"
+        return await self._taken(stream, min_idle_ms, start, "+", count, own)
+
+    async def take_one(self, stream: str, entry_id: str, *, min_idle_ms: int, own: bool = False) -> Taken:
+        """Take over one entry, if it is idle for long enough."""
+        return await self._taken(stream, min_idle_ms, entry_id, entry_id, 1, own)
+
+    async def _taken(
+        self, stream: str, min_idle_ms: int, start: str, end: str, count: int, own: bool
+    ) -> Taken:
+        owner = self._consumer if own else ""
+        args = (self._group, self._consumer, owner, min_idle_ms, start, end, count)
+        last, taken = await self._take.run(self._link, (stream,), args)
+        entries, trimmed = [], []
+        for raw_id, deliveries, fields in taken:
+            entry_id = raw_id.decode()
+            if fields is None:
+                trimmed.append((entry_id, deliveries))
+            else:
+                entries.append(Entry(stream, entry_id, fields, deliveries))
+        return Taken(entries, trimmed, last.decode())
+
+    async def count_start(self, stream: str, ids: Sequence[str]) -> list[int]:
+        """Count a handler's start on each entry; return the counts, `NOT_OURS` or `TRIMMED`."""
+        return await self._leased(stream, [(entry_id, 0, "+") for entry_id in ids])
+
+    async def set(self, stream: str, leases: Iterable[Lease]) -> list[int]:
+        """Set idle times and counts where this consumer owns the entry; renewing sets idle to 0.
+
+        Returns the delivery counts, `NOT_OURS` or `TRIMMED`.
+        """
+        triples = [
+            (lease.id, lease.idle_ms, "=" if lease.deliveries is None else str(lease.deliveries))
+            for lease in leases
+        ]
+        return await self._leased(stream, triples)
+
+    async def own_ids(self, stream: str) -> list[str]:
+        """Return the ids of every pending entry this consumer owns."""
+        ids: list[str] = []
+        start = "-"
+        while True:
+            page = await self._link.call(
+                "XPENDING", stream, self._group, start, "+", 1000, self._consumer
+            )
+            ids += [entry[0].decode() for entry in page]
+            if len(page) < 1000:
+                return ids
+            start = f"({ids[-1]}"
+
+    async def _leased(self, stream: str, triples: Sequence[tuple[str, int, str]]) -> list[int]:
+        counts: list[int] = []
+        for first in range(0, len(triples), _CHUNK):
+            flat = [part for triple in triples[first : first + _CHUNK] for part in triple]
+            counts += await self._lease.run(self._link, (stream,), (self._group, self._consumer, *flat))
+        return counts

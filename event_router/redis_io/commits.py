@@ -1,0 +1,209 @@
+"""The commit: effects and acknowledgement of a batch in one script call (`scripts/commit.lua`).
+
+Everything is text to the script: cmsgpack refuses msgpack's `bin`, drops trailing nils and loses
+digits above 2^53. Integers travel as decimals, absence as `false`, raw bytes as msgpack `str`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from event_router.core.effects import Effects, HashEffects, Newest, Once, UnitOfWork
+from event_router.core.errors import StateError
+from event_router.core.keys import checkpoint_key, dead_letter_stream
+from event_router.core.outcome import Answer, DeadLetter, Settlement, Verdict
+from event_router.redis_io.connections import Link
+from event_router.redis_io.scripts import Script
+
+SET, INCREMENT, LATEST, MAXIMUM, DELETE, CLEAR, EXPIRE, ADD, ONCE, NEWEST = range(1, 11)
+MAX_LETTER_FIELDS = 3_900
+"""A script cannot XADD more: Lua's unpack fails at about 8,000 values."""
+
+_ANSWERS = {verdict.value: Answer(verdict) for verdict in Verdict}
+
+
+class Commits:
+    """Commits batches over one connection of its own."""
+
+    def __init__(self, link: Link, group: str) -> None:
+        self._link = link
+        self._group = group
+        self._script = Script("commit")
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def pack(self, settlements: Sequence[Settlement]) -> bytes:
+        """Return the batch as the script takes it; sending it again unchanged is safe."""
+        streams: dict[str, int] = {}
+        units = []
+        for settlement in settlements:
+            index = streams.setdefault(settlement.stream, len(streams) + 1)
+            work = settlement.work
+            if isinstance(work, DeadLetter):
+                units.append((index, settlement.id, False, [_letter(settlement, work)]))
+            else:
+                units.append((index, settlement.id, _reads(work), operations(work)))
+        batch = (self._group, checkpoint_key(self._group), list(streams), units)
+        return self._encoder.encode(batch)
+
+    async def send(self, packed: bytes) -> list[Answer]:
+        """Commit a packed batch and return the answer for each entry, in order.
+
+        Raises:
+            RedisUnavailable: whether it was committed is unknown; send it again unchanged.
+            NoGroup: nothing was written; create the group, then send it again.
+        """
+        reply = await self._script.run(self._link, args=(packed,))
+        return [
+            _ANSWERS[answer]
+            if type(answer) is int
+            else Answer(Verdict(answer[0]), answer[1].decode("utf-8", "backslashreplace"))
+            for answer in reply
+        ]
+
+
+def packed_places(places: Iterable[tuple[str, str]]) -> bytes:
+    """Return (key, field) pairs as the read script takes them."""
+    return msgspec.msgpack.encode([_text(part) for place in places for part in place])
+
+
+def operations(effects: Effects) -> list[Any]:
+    """Return effects as the script's operations. Raises StateError for effects that contradict."""
+    ops: list[Any] = []
+    for hash_effects in effects.hashes.values():
+        _hash_operations(hash_effects, ops)
+    for emission in effects.emissions:
+        ops.append([ADD, _text(emission.stream), _maxlen(emission.maxlen), *map(_text, emission.fields)])
+    if effects.branches:
+        if isinstance(effects, UnitOfWork):
+            _refuse_overlap(effects)
+        for branch in effects.branches:
+            ops.append(_branch_operation(branch))
+    return ops
+
+
+def _hash_operations(effects: HashEffects, ops: list[Any]) -> None:
+    key = _text(effects.key)
+    if effects.cleared:
+        ops.append([CLEAR, key])
+    if effects.deletes and not effects.cleared:
+        ops.append([DELETE, key, *map(_text, effects.deletes)])
+    if effects.sets:
+        ops.append(_pairs(SET, key, effects.sets))
+    if effects.latest:
+        latest: list[Any] = [LATEST, key]
+        for field, (version, value) in effects.latest.items():
+            latest += (_text(field), _text(version), _text(value))
+        ops.append(latest)
+    if effects.maxima:
+        ops.append(_numbers(SET if effects.cleared else MAXIMUM, key, effects.maxima))
+    if effects.increments:
+        ops.append(_numbers(SET if effects.cleared else INCREMENT, key, effects.increments))
+    if effects.ttl_ms is not None:
+        ops.append([EXPIRE, key, str(effects.ttl_ms)])
+
+
+def _branch_operation(branch: Once | Newest) -> list[Any]:
+    if isinstance(branch, Once):
+        return [ONCE, _text(branch.mark), str(branch.ttl_ms), operations(branch)]
+    record = [_text(part) for pair in branch.record.items() for part in pair]
+    return [
+        NEWEST,
+        _text(branch.key),
+        _text(branch.version),
+        str(branch.ttl_ms),
+        record,
+        operations(branch),
+    ]
+
+
+def _pairs(code: int, key: Any, values: dict[str, str]) -> list[Any]:
+    op: list[Any] = [code, key]
+    for field, value in values.items():
+        op.append(field if field.isascii() else _text(field))
+        op.append(value if value.isascii() else _text(value))
+    return op
+
+
+def _numbers(code: int, key: Any, values: dict[str, int]) -> list[Any]:
+    op: list[Any] = [code, key]
+    for field, number in values.items():
+        op.append(field if field.isascii() else _text(field))
+        op.append(str(number))
+    return op
+
+
+def _reads(unit: UnitOfWork) -> Any:
+    if not unit.reads:
+        return False
+    flat: list[Any] = []
+    for (key, field), value in unit.reads.items():
+        flat += (_text(key), _text(field), False if value is None else _text(value))
+    return flat
+
+
+def _letter(settlement: Settlement, letter: DeadLetter) -> list[Any]:
+    fields: Iterable[bytes] = letter.fields
+    if len(letter.fields) > 2 * MAX_LETTER_FIELDS:
+        fields = (b"dlq_raw", msgspec.msgpack.encode(letter.fields))
+    about = {
+        "dlq_stream": settlement.stream,
+        "dlq_id": settlement.id,
+        "dlq_reason": letter.reason,
+        "dlq_error": letter.error,
+        "dlq_deliveries": str(letter.deliveries),
+        "dlq_consumer": letter.consumer,
+        "dlq_time": letter.time,
+    }
+    flat: list[Any] = [ADD, dead_letter_stream(settlement.stream), False, *map(_raw, fields)]
+    for name, value in about.items():
+        flat += (name, _text(value))
+    return flat
+
+
+def _maxlen(maxlen: int | None) -> Any:
+    return False if maxlen is None else str(maxlen)
+
+
+def _text(text: str) -> Any:
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _raw(text.encode("utf-8", "surrogateescape"))
+    return text
+
+
+def _raw(data: bytes) -> msgspec.Raw:
+    """Return bytes as a msgpack str, whether or not they are UTF-8."""
+    size = len(data)
+    if size < 32:
+        return msgspec.Raw(bytes((0xA0 | size,)) + data)
+    if size < 0x1_0000:
+        return msgspec.Raw(b"\xda" + size.to_bytes(2, "big") + data)
+    return msgspec.Raw(b"\xdb" + size.to_bytes(4, "big") + data)
+
+
+def _refuse_overlap(unit: UnitOfWork) -> None:
+    """Conditional effects are applied after the others: on one field only increments may meet."""
+    seen: dict[str, list[HashEffects]] = {}
+    groups: list[Effects] = [unit]
+    while groups:
+        group = groups.pop()
+        for key, effects in group.hashes.items():
+            seen.setdefault(key, []).append(effects)
+        groups += group.branches
+    for key, several in seen.items():
+        if len(several) < 2:
+            continue
+        names: set[str] = set()
+        for effects in several:
+            own = {*effects.sets, *effects.deletes, *effects.maxima, *effects.latest}
+            if effects.cleared or names & own:
+                raise StateError(f"{key}: an effect behind a condition contradicts another one of the unit")
+            names |= own
+        if any(names & effects.increments.keys() for effects in several):
+            raise StateError(f"{key}: an increment behind a condition contradicts another effect")

@@ -1,0 +1,37 @@
+"""The Lua scripts, each in a file of its own beside this one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any, Protocol
+
+from event_router.redis_io.replies import NoScript
+
+
+class Caller(Protocol):
+    """What runs a command: a link, or a client behind `ClientCaller`."""
+
+    async def call(self, *command: Any) -> Any:
+        """Send one command and return its reply; errors are the router's own."""
+
+
+class Script:
+    """One script: called by its hash, sent whole once a server does not know it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.text = resources.files(__package__).joinpath(f"{name}.lua").read_text("utf-8")
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"<Script {self.name}>"
+
+    async def run(self, caller: Caller, keys: Sequence[Any] = (), args: Sequence[Any] = ()) -> Any:
+        """Run the script and return its reply. Raises what `Link.call` raises."""
+        try:
+            return await caller.call("EVALSHA", self.sha, len(keys), *keys, *args)
+        except NoScript:
+            # EVAL also loads it. After SCRIPT FLUSH, a failover or a restart.
+            return await caller.call("EVAL", self.text, len(keys), *keys, *args)

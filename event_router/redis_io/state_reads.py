@@ -1,0 +1,31 @@
+"""Reads of state fields, many in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from event_router.core.errors import InvalidState
+from event_router.redis_io.commits import packed_places
+from event_router.redis_io.connections import Link
+from event_router.redis_io.scripts import Script
+
+
+class StateReads:
+    """Reads hash fields over one connection of its own."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._script = Script("read_state")
+
+    async def read(self, places: Sequence[tuple[str, str]]) -> list[str | None | InvalidState]:
+        """Return the value at each (key, field), None where absent; an error where it is no hash."""
+        reply = await self._script.run(self._link, args=(packed_places(places),))
+        values: list[str | None | InvalidState] = []
+        for (key, _), value in zip(places, reply, strict=True):
+            if value is None:
+                values.append(None)
+            elif isinstance(value, bytes):
+                values.append(value.decode("utf-8", "surrogateescape"))
+            else:
+                values.append(InvalidState(f"key {key!r} is a {value[0].decode()}, not a hash"))
+        return values
