@@ -91,7 +91,7 @@ class HashEffects:
     def delete(self, field: str) -> None:
         """Delete a field, whatever this unit recorded for it before."""
         for recorded in (self.sets, self.increments, self.maxima, self.latest):
-            recorded.pop(field, None)  # type: ignore[attr-defined]  # dicts of different value types
+            recorded.pop(field, None)
         self.deletes[field] = None
 
     def increment(self, field: str, amount: int) -> None:
@@ -125,7 +125,7 @@ class HashEffects:
     def clear(self) -> None:
         """Delete the whole hash, and forget what this unit recorded for it before."""
         for recorded in (self.sets, self.deletes, self.increments, self.maxima, self.latest):
-            recorded.clear()  # type: ignore[attr-defined]  # dicts of different value types
+            recorded.clear()
         self.ttl_ms = None
         self.cleared = True
 
@@ -171,7 +171,7 @@ class Effects:
             raise StateError(
                 f"an entry for {stream!r} has {len(fields)} fields; 1 to {MAX_EMISSION_FIELDS} are possible"
             )
-        flat = []
+        flat: list[str] = []
         for name, value in fields.items():
             flat += (name, encode_value(value))
         self.emissions.append(Emission(stream, flat, maxlen))
@@ -237,7 +237,7 @@ def is_canonical(text: str) -> bool:
     )
 
 
-def _checked(key: str, field: str, number: int) -> int:
+def _checked(key: str, field: str, number: object) -> int:
     if not isinstance(number, int) or isinstance(number, bool):
         raise StateError(f"{key} {field}: {shortened(number)} is no integer")
     if not INT64_MIN <= number <= INT64_MAX:

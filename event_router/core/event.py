@@ -37,7 +37,7 @@ JsonText = Annotated[str, JSON]
 Score = Annotated[int, Meta(ge=1, le=5)]
 Sequence = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 """The number of a step in its job; steps may arrive in any order."""
-Percent = Annotated[int | float, Meta(ge=0, le=100)]
+Percent = Annotated[int, Meta(ge=0, le=100)] | Annotated[float, Meta(ge=0, le=100)]
 
 
 class Entry:

@@ -89,10 +89,10 @@ class PayloadType:
 
     __slots__ = ("_checks", "key_fields", "struct")
 
-    def __init__(self, struct: type[msgspec.Struct]) -> None:
+    def __init__(self, struct: Any) -> None:
         if not (isinstance(struct, type) and issubclass(struct, msgspec.Struct)):
             raise ConfigurationError(f"payload type {struct!r} must be a msgspec.Struct")
-        self.struct = struct
+        self.struct: type[msgspec.Struct] = struct
         self._checks: list[tuple[bytes, str, Any]] = []
         hints = typing.get_type_hints(struct, include_extras=True)
         identifiers = []

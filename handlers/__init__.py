@@ -1,0 +1,1 @@
+"""The handlers of the four domains. They see only the public API of `event_router`."""
