@@ -42,7 +42,9 @@ def encode_value(value: object) -> str:
         return str.__str__(value)
     if isinstance(value, int | float):
         return repr(value)
-    raise StateError(f"{shortened(value)} cannot be stored: it is {type(value).__name__}, not text or a number")
+    raise StateError(
+        f"{shortened(value)} cannot be stored: it is {type(value).__name__}, not text or a number"
+    )
 
 
 class HashEffects:
@@ -117,9 +119,7 @@ class HashEffects:
     def set_latest(self, field: str, value: object, version: str) -> None:
         """Set a field unless a later version of it is stored."""
         if self.sets or self.deletes or self.increments or self.maxima:
-            self._refuse_mixture(
-                field, "set_latest", self.sets, self.deletes, self.increments, self.maxima
-            )
+            self._refuse_mixture(field, "set_latest", self.sets, self.deletes, self.increments, self.maxima)
         self.latest[field] = (version, encode_value(value))
 
     def clear(self) -> None:

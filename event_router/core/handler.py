@@ -65,7 +65,7 @@ def routes_of(handler: EventHandler) -> Iterator[Route]:
     cls = type(handler)
     name = f"{cls.__module__}:{cls.__qualname__}"
     if not handler.domain or not isinstance(handler.domain, str):
-        raise ConfigurationError(f"handler {name} names no domain: write `domain = \"...\"` in the class")
+        raise ConfigurationError(f'handler {name} names no domain: write `domain = "..."` in the class')
     found = False
     for attribute in dir(cls):
         for subscription in getattr(getattr(cls, attribute, None), _MARK, ()):
@@ -82,7 +82,7 @@ def routes_of(handler: EventHandler) -> Iterator[Route]:
                 name,
             )
     if not found:
-        raise ConfigurationError(f"handler {name} takes no event type: mark its methods with @on(\"...\")")
+        raise ConfigurationError(f'handler {name} takes no event type: mark its methods with @on("...")')
 
 
 def _payload_of(method: Callable[..., Any], name: str) -> Any:

@@ -34,7 +34,8 @@ class HandlerRegistry:
             for name in route.names:
                 if name in names:
                     raise ConfigurationError(
-                        f"two handlers take {route.domain} {name!r}: {names[name].handler} and {route.handler}"
+                        f"two handlers take {route.domain} {name!r}: "
+                        f"{names[name].handler} and {route.handler}"
                     )
                 names[name] = route
             self._routes.setdefault(route.domain, {})[route.type] = route

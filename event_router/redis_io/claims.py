@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from event_router.core.event import Entry
 from event_router.redis_io.connections import Link
-from event_router.redis_io.scripts import Script
+from event_router.redis_io.script import Script
 
 NOT_OURS = -1
 TRIMMED = -2
@@ -55,9 +55,7 @@ class Claims:
 
     async def due(self, stream: str, min_idle_ms: int) -> bool:
         """Whether any entry of the stream has been idle that long. Raises as `Link.call`."""
-        reply = await self._link.call(
-            "XPENDING", stream, self._group, "IDLE", min_idle_ms, "-", "+", 1
-        )
+        reply = await self._link.call("XPENDING", stream, self._group, "IDLE", min_idle_ms, "-", "+", 1)
         return bool(reply)
 
     async def take(
@@ -65,17 +63,19 @@ class Claims:
     ) -> Taken:
         """Take over entries idle for long enough, a page of them; `own` only this consumer's."""
         start = f"({after}" if after else "-"
-        return await self._taken(stream, min_idle_ms, start, "+", count, own)
+        return await self._taken(stream, min_idle_ms, start, count, own)
 
-    async def take_one(self, stream: str, entry_id: str, *, min_idle_ms: int, own: bool = False) -> Taken:
-        """Take over one entry, if it is idle for long enough."""
-        return await self._taken(stream, min_idle_ms, entry_id, entry_id, 1, own)
+    async def take_ids(
+        self, stream: str, ids: Sequence[str], *, min_idle_ms: int, own: bool = False
+    ) -> Taken:
+        """Take over these entries where they are idle for long enough; `own` only this consumer's."""
+        return await self._taken(stream, min_idle_ms, "-", len(ids), own, ids)
 
     async def _taken(
-        self, stream: str, min_idle_ms: int, start: str, end: str, count: int, own: bool
+        self, stream: str, min_idle_ms: int, start: str, count: int, own: bool, ids: Sequence[str] = ()
     ) -> Taken:
         owner = self._consumer if own else ""
-        args = (self._group, self._consumer, owner, min_idle_ms, start, end, count)
+        args = (self._group, self._consumer, owner, min_idle_ms, start, count, *ids)
         last, taken = await self._take.run(self._link, (stream,), args)
         entries, trimmed = [], []
         for raw_id, deliveries, fields in taken:
@@ -106,9 +106,7 @@ class Claims:
         ids: list[str] = []
         start = "-"
         while True:
-            page = await self._link.call(
-                "XPENDING", stream, self._group, start, "+", 1000, self._consumer
-            )
+            page = await self._link.call("XPENDING", stream, self._group, start, "+", 1000, self._consumer)
             ids += [entry[0].decode() for entry in page]
             if len(page) < 1000:
                 return ids

@@ -7,7 +7,7 @@ digits above 2^53. Integers travel as decimals, absence as `false`, raw bytes as
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -16,13 +16,30 @@ from event_router.core.errors import StateError
 from event_router.core.keys import checkpoint_key, dead_letter_stream
 from event_router.core.outcome import Answer, DeadLetter, Settlement, Verdict
 from event_router.redis_io.connections import Link
-from event_router.redis_io.scripts import Script
+from event_router.redis_io.script import Script
 
 SET, INCREMENT, LATEST, MAXIMUM, DELETE, CLEAR, EXPIRE, ADD, ONCE, NEWEST = range(1, 11)
 MAX_LETTER_FIELDS = 3_900
 """A script cannot XADD more: Lua's unpack fails at about 8,000 values."""
+OPS_OF_WEIGHT = 16
+BYTES_OF_WEIGHT = 4_096
+"""What weighs as much as one ordinary event in a batch, so that a batch stays short for Redis."""
 
 _ANSWERS = {verdict.value: Answer(verdict) for verdict in Verdict}
+
+
+class Prepared(NamedTuple):
+    """One entry's part of a commit in the script's terms.
+
+    Attributes:
+        weight: its share of a batch, 1 for an ordinary event, more for large ones.
+    """
+
+    stream: str
+    id: str
+    reads: Any
+    ops: list[Any]
+    weight: int
 
 
 class Commits:
@@ -34,17 +51,24 @@ class Commits:
         self._script = Script("commit")
         self._encoder = msgspec.msgpack.Encoder()
 
-    def pack(self, settlements: Sequence[Settlement]) -> bytes:
+    def prepare(self, settlement: Settlement) -> Prepared:
+        """Translate one entry's part. Raises StateError for effects that contradict each other."""
+        work = settlement.work
+        if isinstance(work, DeadLetter):
+            ops = [_letter(settlement, work)]
+            weight = 1 + sum(map(len, work.fields)) // BYTES_OF_WEIGHT
+            return Prepared(settlement.stream, settlement.id, False, ops, weight)
+        ops = operations(work)
+        return Prepared(settlement.stream, settlement.id, _reads(work), ops, 1 + len(ops) // OPS_OF_WEIGHT)
+
+    def pack(self, batch_of: Sequence[Settlement | Prepared]) -> bytes:
         """Return the batch as the script takes it; sending it again unchanged is safe."""
         streams: dict[str, int] = {}
         units = []
-        for settlement in settlements:
-            index = streams.setdefault(settlement.stream, len(streams) + 1)
-            work = settlement.work
-            if isinstance(work, DeadLetter):
-                units.append((index, settlement.id, False, [_letter(settlement, work)]))
-            else:
-                units.append((index, settlement.id, _reads(work), operations(work)))
+        for part in batch_of:
+            prepared = self.prepare(part) if isinstance(part, Settlement) else part
+            index = streams.setdefault(prepared.stream, len(streams) + 1)
+            units.append((index, prepared.id, prepared.reads, prepared.ops))
         batch = (self._group, checkpoint_key(self._group), list(streams), units)
         return self._encoder.encode(batch)
 
@@ -74,13 +98,14 @@ def operations(effects: Effects) -> list[Any]:
     ops: list[Any] = []
     for hash_effects in effects.hashes.values():
         _hash_operations(hash_effects, ops)
-    for emission in effects.emissions:
-        ops.append([ADD, _text(emission.stream), _maxlen(emission.maxlen), *map(_text, emission.fields)])
+    ops += (
+        [ADD, _text(emission.stream), _maxlen(emission.maxlen), *map(_text, emission.fields)]
+        for emission in effects.emissions
+    )
     if effects.branches:
         if isinstance(effects, UnitOfWork):
             _refuse_overlap(effects)
-        for branch in effects.branches:
-            ops.append(_branch_operation(branch))
+        ops += map(_branch_operation, effects.branches)
     return ops
 
 

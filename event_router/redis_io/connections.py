@@ -161,8 +161,6 @@ class Link:
             await asyncio.shield(connection.disconnect(nowait=True))
 
 
-
-
 class ClientCaller:
     """Runs single commands on a redis-py client with the router's own errors."""
 

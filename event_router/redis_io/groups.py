@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from event_router.core.keys import checkpoint_key
 from event_router.redis_io.connections import Link
-from event_router.redis_io.scripts import Script
+from event_router.redis_io.script import Script
 
 TRIM_AT_ONCE = 10_000
 

@@ -21,8 +21,8 @@ class StreamReader:
         self._consumer = consumer
         self._client_id: int | None = None
 
-    async def read(self, streams: Sequence[str], *, count: int, block_ms: int) -> list[Entry]:
-        """Return up to `count` new entries of each stream; empty after `block_ms` without any.
+    async def read(self, streams: Sequence[str], *, count: int, block_ms: int | None) -> list[Entry]:
+        """Return up to `count` new entries of each stream; empty after `block_ms` without any; None does not wait.
 
         Raises:
             NoGroup: a group or stream is missing; the error names the stream.
@@ -39,8 +39,7 @@ class StreamReader:
             self._consumer,
             "COUNT",
             count,
-            "BLOCK",
-            block_ms,
+            *(() if block_ms is None else ("BLOCK", block_ms)),
             "STREAMS",
             *streams,
             *([">"] * len(streams)),

@@ -60,7 +60,7 @@ def translated(error: BaseException) -> EventRouterError:
     """
     if isinstance(error, EventRouterError):
         return error
-    if isinstance(error, _PASSING_CLASSES) or isinstance(error, CONNECTION_LOST):
+    if isinstance(error, (*_PASSING_CLASSES, *CONNECTION_LOST)):
         return RedisUnavailable(_described(error))
     if isinstance(error, exceptions.NoScriptError):
         return NoScript(str(error))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from event_router.core.errors import InvalidState
 from event_router.redis_io.commits import packed_places
 from event_router.redis_io.connections import Link
-from event_router.redis_io.scripts import Script
+from event_router.redis_io.script import Script
 
 
 class StateReads:
@@ -17,10 +17,10 @@ class StateReads:
         self._link = link
         self._script = Script("read_state")
 
-    async def read(self, places: Sequence[tuple[str, str]]) -> list[str | None | InvalidState]:
+    async def read(self, places: Sequence[tuple[str, str]]) -> list[str | InvalidState | None]:
         """Return the value at each (key, field), None where absent; an error where it is no hash."""
         reply = await self._script.run(self._link, args=(packed_places(places),))
-        values: list[str | None | InvalidState] = []
+        values: list[str | InvalidState | None] = []
         for (key, _), value in zip(places, reply, strict=True):
             if value is None:
                 values.append(None)

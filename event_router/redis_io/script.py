@@ -1,4 +1,4 @@
-"""The Lua scripts, each in a file of its own beside this one."""
+"""The Lua scripts, each in a file of its own in the folder `scripts`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Script:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.text = resources.files(__package__).joinpath(f"{name}.lua").read_text("utf-8")
+        self.text = resources.files("event_router.redis_io").joinpath("scripts", f"{name}.lua").read_text("utf-8")
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def __repr__(self) -> str:

@@ -1,0 +1,67 @@
+"""Whether Redis answers, told once when an outage begins and once when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from event_router.core.errors import EventRouterError
+from event_router.runtime.observer import Observer
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+"""With four roles retrying, a pod sends at most two requests a second while Redis is down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Time and chance, passed in so that a test can hold them.
+
+    Attributes:
+        monotonic: seconds, for deadlines and durations.
+        wall_ms: epoch milliseconds.
+        random: numbers from 0 to 1.
+    """
+
+    monotonic: Callable[[], float]
+    wall_ms: Callable[[], int]
+    random: Callable[[], float]
+
+
+class Connectivity:
+    """Collects what each role (read, commit, state, control) experiences with Redis."""
+
+    def __init__(self, clock: Clock, observer: Observer) -> None:
+        self._clock = clock
+        self._observer = observer
+        self._failures: dict[str, int] = {}
+        self._since: float | None = None
+        self.error = ""
+        self.ended_at = clock.monotonic()
+
+    def __repr__(self) -> str:
+        return f"<Connectivity down: {', '.join(self._failures)}>" if self._failures else "<Connectivity up>"
+
+    @property
+    def up(self) -> bool:
+        """Whether every role's last call was answered."""
+        return not self._failures
+
+    def answered(self, role: str) -> None:
+        """Note that a role's call was answered."""
+        if self._failures and self._failures.pop(role, None) and not self._failures:
+            self.ended_at = self._clock.monotonic()
+            began, self._since = self._since, None
+            self._observer.outage_ended(self.ended_at - (began or self.ended_at))
+
+    async def failed(self, role: str, error: EventRouterError) -> None:
+        """Note that a role's call failed, and wait a growing, jittered time before it tries again."""
+        count = self._failures.get(role, 0)
+        self.error = str(error)
+        if self._since is None:
+            self._since = self._clock.monotonic()
+            self._observer.outage_began(role, self.error)
+        self._failures[role] = count + 1
+        pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(count, 10))
+        await asyncio.sleep(pause * (0.75 + 0.5 * self._clock.random()))

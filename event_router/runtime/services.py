@@ -1,0 +1,59 @@
+"""The small contract of everything that runs in the background."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from event_router.runtime.connectivity import Clock
+
+Work = Callable[[], "asyncio.Future[None]"]
+
+
+class Service:
+    """A loop in a task of its own: start once, stop as often as you like, even before the start.
+
+    Subclasses implement `run`. They call `beat` whenever they make progress and `rest` before they
+    wait for work, so that a stuck loop can be told from an idle one.
+    """
+
+    name = "service"
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._task: asyncio.Task[None] | None = None
+        self._busy_since: float | None = None
+
+    def __repr__(self) -> str:
+        state = "new" if self._task is None else "stopped" if self._task.done() else "running"
+        return f"<{type(self).__name__} {state}>"
+
+    def start(self) -> asyncio.Task[None]:
+        """Start the loop; starting twice returns the same task."""
+        if self._task is None:
+            self._task = asyncio.create_task(self.run(), name=self.name)
+        return self._task
+
+    async def stop(self) -> None:
+        """End the loop at its next wait, and wait for its end."""
+        task = self._task
+        if task is None or task.done():
+            return
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        raise NotImplementedError
+
+    def beat(self) -> None:
+        """Note progress."""
+        self._busy_since = self.clock.monotonic()
+
+    def rest(self) -> None:
+        """Note that there is nothing to do."""
+        self._busy_since = None
+
+    def stuck_for(self) -> float:
+        """Return the seconds since the last progress, 0 while at rest."""
+        return 0.0 if self._busy_since is None else self.clock.monotonic() - self._busy_since
