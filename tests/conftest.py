@@ -10,7 +10,7 @@ Environment:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -94,13 +94,20 @@ def new_server(server_program: ServerProgram, tmp_path: Path) -> Iterator[Server
 def new_router(tmp_path: Path) -> Iterator[RouterFactory]:
     """Makes routers: `new_router(server.url, "a", READ_COUNT=10).start()`, settings without their prefix.
 
+    `variables` are environment variables of its own handlers.
     At the end all are killed and their logs printed (pytest shows them when the test failed); every line of
     them must be JSON.
     """
     made: list[Router] = []
 
-    def make(streams_url: str, pod: str | None = "a", **settings: object) -> Router:
-        made.append(Router(tmp_path / "routers", streams_url, pod, settings))
+    def make(
+        streams_url: str,
+        pod: str | None = "a",
+        *,
+        variables: Mapping[str, str] | None = None,
+        **settings: object,
+    ) -> Router:
+        made.append(Router(tmp_path / "routers", streams_url, pod, settings, variables or {}))
         return made[-1]
 
     yield make

@@ -59,11 +59,13 @@ class _Link:
 class Proxy:
     """Listens on a loopback port and passes every connection on to ``server_port``.
 
+    ``accepted`` counts connections, ``requests`` the commands that came over them.
     It runs in a thread with a loop of its own, started by `with`; a test calls its methods directly.
     """
 
     def __init__(self, server_port: int) -> None:
         self.port = free_port()
+        self.accepted = 0
         self.requests: Counter[str] = Counter()
         self._server_port = server_port
         self._drops: list[ReplyToDrop] = []
@@ -147,6 +149,7 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)

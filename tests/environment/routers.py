@@ -47,7 +47,12 @@ class Router:
     """
 
     def __init__(
-        self, directory: Path, streams_url: str, pod: str | None, settings: Mapping[str, object]
+        self,
+        directory: Path,
+        streams_url: str,
+        pod: str | None,
+        settings: Mapping[str, object],
+        variables: Mapping[str, str],
     ) -> None:
         self.pod = pod
         self.http_port = free_port()
@@ -59,7 +64,7 @@ class Router:
             "HTTP_PORT": self.http_port,
             "LOG_FORMAT": "json",
         }
-        self._environment = environment(own | QUICK | dict(settings))
+        self._environment = environment(own | QUICK | dict(settings)) | dict(variables)
         if pod is not None:
             self._environment["POD_NAME"] = pod
         self._process: subprocess.Popen[bytes] | None = None

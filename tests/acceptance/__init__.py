@@ -1,0 +1,1 @@
+"""The installed program against real servers, under every fault it promises to survive."""

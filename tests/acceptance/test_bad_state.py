@@ -1,0 +1,84 @@
+"""State that others spoiled: the events that need it are dead letters that name the key, all others count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+
+from tests.conftest import RouterFactory
+from tests.environment.servers import Server
+from tests.environment.streams import await_settled, entries, letters
+
+AUTH, CHAT, SCAN = "events:auth", "events:chat", "events:scan"
+LAST = 2**63 - 1
+
+
+def event(kind: str, day: str = "2026-10-01", **fields: str) -> dict[Any, Any]:
+    """An event's fields, early on a day."""
+    return {"type": kind, "timestamp": f"{day}T08:00:00Z", **fields}
+
+
+def test_a_key_of_the_wrong_type_is_named_and_harms_nobody_else(
+    server: Server, redis_client: redis.Redis, new_router: RouterFactory
+) -> None:
+    redis_client.set("state:user:string", "mine")
+    redis_client.rpush("stats:user:list", "mine")
+    redis_client.set("stats:daily:2026-09-09", "mine")
+    redis_client.sadd("scan:state:set", "mine")
+    new_router(server.url).start()
+    add = redis_client.xadd
+    spoiled = {
+        add(AUTH, event("login", user_id="string")): "state:user:string",
+        add(CHAT, event("message_sent", user_id="list")): "stats:user:list",
+        add(AUTH, event("login", "2026-09-09", user_id="fine")): "stats:daily:2026-09-09",
+        add(SCAN, event("scan_start", user_id="fine", job_id="set")): "scan:state:set",
+    }
+    for _ in range(10):
+        add(AUTH, event("login", user_id="fine"))
+    await_settled(redis_client, within=5)
+    found = {
+        entry: letter
+        for stream in (AUTH, CHAT, SCAN)
+        for entry, letter in letters(redis_client, stream).items()
+    }
+    assert found.keys() == spoiled.keys()
+    assert {letter["dlq_reason"] for letter in found.values()} == {"invalid"}
+    assert [key for entry, key in spoiled.items() if key not in found[str(entry)]["dlq_error"]] == []
+    assert redis_client.get("state:user:string") == "mine"
+    assert redis_client.get("stats:daily:2026-09-09") == "mine"
+    assert redis_client.lrange("stats:user:list", 0, -1) == ["mine"]
+    assert redis_client.smembers("scan:state:set") == {"mine"}
+    assert redis_client.hget("state:user:fine", "login_count") == "10"
+    assert redis_client.hgetall("stats:daily:2026-10-01") == {"logins": "10"}
+
+
+@pytest.mark.parametrize("stored", [str(LAST), str(LAST + 1), "007", "+1", "1.0", "1e3", "many", "", " 1"])
+def test_a_counter_that_cannot_be_raised_is_left_as_it_is(
+    server: Server, redis_client: redis.Redis, new_router: RouterFactory, stored: str
+) -> None:
+    redis_client.hset("state:user:full", "login_count", stored)
+    bad = redis_client.xadd(AUTH, event("login", user_id="full"))
+    redis_client.xadd(AUTH, event("login", user_id="fine"))
+    new_router(server.url).start()
+    await_settled(redis_client, [AUTH], within=5)
+    [(_, letter)] = entries(redis_client, "dlq:events:auth")
+    assert (letter["dlq_id"], letter["dlq_reason"]) == (bad, "invalid")
+    assert "state:user:full" in letter["dlq_error"]
+    assert redis_client.hgetall("state:user:full") == {"login_count": stored}, "nothing of it was applied"
+    assert redis_client.hget("state:user:fine", "login_count") == "1"
+    assert redis_client.hgetall("stats:daily:2026-10-01") == {"logins": "1"}
+
+
+def test_the_last_number_of_64_bits_is_reached_and_not_passed(
+    server: Server, redis_client: redis.Redis, new_router: RouterFactory
+) -> None:
+    redis_client.hset("state:user:u", "login_count", LAST - 3)
+    for _ in range(5):
+        redis_client.xadd(AUTH, event("login", user_id="u"))
+    new_router(server.url).start()
+    await_settled(redis_client, [AUTH], within=5)
+    assert redis_client.hget("state:user:u", "login_count") == str(LAST)
+    assert redis_client.hget("stats:daily:2026-10-01", "logins") == "3"
+    assert len(letters(redis_client, AUTH)) == 2

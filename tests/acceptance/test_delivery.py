@@ -1,0 +1,164 @@
+"""One entry, however often it is delivered, and whatever reply is lost: one effect."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import redis
+
+from tests.acceptance.workplace import WORK, Workplace
+from tests.conftest import RouterFactory
+from tests.environment.proxy import Proxy
+from tests.environment.routers import Router
+from tests.environment.servers import Server
+from tests.environment.streams import GROUP, await_settled, held_by, letters, pending
+from tests.environment.waiting import eventually
+
+AUTH = ("events:auth",)
+COMMIT_COMMANDS = ("EVALSHA", "EVAL", "FCALL")
+
+
+def login(client: redis.Redis, user: str, times: int = 1) -> None:
+    """Publish logins of one user, all at one time of their own."""
+    pipeline = client.pipeline(transaction=False)
+    for _ in range(times):
+        pipeline.xadd("events:auth", {"type": "login", "user_id": user, "timestamp": "2026-10-01T08:00:00Z"})
+    pipeline.execute()
+
+
+def give_to(client: redis.Redis, consumer: str, entry_ids: list[str]) -> None:
+    """Hand pending entries to a consumer, long idle, so that it finds them due."""
+    words: list[str | int] = [WORK, GROUP, consumer, 0, *entry_ids, "IDLE", 60_000, "JUSTID"]
+    assert len(client.execute_command("XCLAIM", *words)) == len(entry_ids)
+
+
+def test_delivered_to_five_routers_that_all_commit_it_counts_once(
+    server: Server, redis_client: redis.Redis, workplace: Workplace
+) -> None:
+    routers = [workplace.router(server.url, pod, MAX_DELIVERIES=10) for pod in "abcde"]
+    things = [f"t{n}" for n in range(10)]
+    ids = workplace.give("gated", things)
+
+    def all_started(router: Router) -> bool:
+        return {start.entry_id for start in workplace.starts() if start.pod == router.pod} == set(ids)
+
+    for router in routers:
+        # Its own pending entries come first when it starts; then it freezes with them in hand.
+        if router is not routers[0]:
+            give_to(redis_client, router.consumer, ids)
+        router.start()
+        eventually(partial(all_started, router), within=5, what=workplace.starts)
+        router.freeze()
+    workplace.open_gate()
+    for router in routers:
+        router.thaw()
+    await_settled(redis_client, [WORK], within=15)
+    eventually(lambda: sum(r.metric("events_duplicate_total") for r in routers) >= len(ids), within=10)
+    assert workplace.counts(things) == dict.fromkeys(things, 1)
+    assert letters(redis_client, WORK) == {}
+    assert sum(r.metric("events_processed_total") for r in routers) == len(ids)
+
+
+def test_two_routers_that_handle_the_same_entries_at_once_count_each_once(
+    server: Server, redis_client: redis.Redis, workplace: Workplace
+) -> None:
+    first = workplace.router(server.url, "a").start()
+    things = [f"t{n}" for n in range(50)]
+    ids = workplace.give("gated", things)
+    eventually(lambda: len(workplace.starts()) == 50, within=5)
+    first.freeze()
+    second = workplace.router(server.url, "b").start()
+    give_to(redis_client, second.consumer, ids)
+    eventually(lambda: len(workplace.starts()) == 100, within=10)
+    first.thaw()
+    assert first.readyz()[0] == 200, "it runs again"
+    workplace.open_gate()
+    await_settled(redis_client, [WORK], within=10)
+    assert workplace.counts(things) == dict.fromkeys(things, 1)
+    eventually(
+        lambda: first.metric("events_processed_total") + second.metric("events_processed_total") == 50,
+        within=5,
+    )
+    eventually(
+        lambda: first.metric("events_duplicate_total") + second.metric("events_duplicate_total") >= 50,
+        within=5,
+    )
+
+
+def test_a_commit_whose_reply_is_lost_counts_once(
+    server: Server, redis_client: redis.Redis, proxy: Proxy, new_router: RouterFactory
+) -> None:
+    router = new_router(proxy.url).start()
+    login(redis_client, "early")
+    await_settled(redis_client, AUTH, within=5)
+    drops = [proxy.drop_reply(command, request=b"late", times=3) for command in COMMIT_COMMANDS]
+    login(redis_client, "late", times=20)
+    await_settled(redis_client, AUTH, within=10)
+    assert sum(drop.dropped for drop in drops) >= 1, "a reply was lost"
+    assert redis_client.hget("state:user:late", "login_count") == "20"
+    assert redis_client.hget("stats:daily:2026-10-01", "logins") == "21"
+    eventually(lambda: router.metric("events_processed_total", event_type="login") == 21, within=5)
+
+
+def test_entries_of_a_read_whose_reply_is_lost_are_found_while_the_router_runs(
+    server: Server, redis_client: redis.Redis, proxy: Proxy, new_router: RouterFactory
+) -> None:
+    router = new_router(proxy.url).start()
+    drop = proxy.drop_reply("XREADGROUP", reply=b"lost")
+    begin = time.monotonic()
+    login(redis_client, "lost")
+    eventually(lambda: drop.dropped, within=5, what="a read's reply with the entry is lost")
+    await_settled(redis_client, AUTH, within=6)
+    # Claim idle time 1.5 s, interval 0.5 s, and a second to reconnect.
+    assert time.monotonic() - begin < 4.5
+    login(redis_client, "lost", times=3)
+    await_settled(redis_client, AUTH, within=5)
+    assert redis_client.hget("state:user:lost", "login_count") == "4"
+    assert router.is_running
+
+
+def test_after_a_half_open_connection_work_goes_on(
+    server: Server, redis_client: redis.Redis, proxy: Proxy, new_router: RouterFactory
+) -> None:
+    router = new_router(proxy.url, REDIS_TIMEOUT_S=1, READ_BLOCK_MS=500).start()
+    login(redis_client, "u", times=50)
+    await_settled(redis_client, AUTH, within=5)
+    proxy.freeze()
+    login(redis_client, "u", times=50)
+    eventually(lambda: router.readyz()[0] == 503, within=5, what="not ready while Redis is silent")
+    assert router.get("/livez")[0] == 200, "an outage kills no pod"
+    proxy.thaw()
+    # Timeout 1 s and 2 s to recover, then what was read into the void waits out the claim idle time.
+    await_settled(redis_client, AUTH, within=8)
+    assert redis_client.hget("state:user:u", "login_count") == "100"
+    eventually(lambda: router.readyz()[0] == 200, within=3)
+
+
+def test_one_hot_user_on_two_routers_counts_every_login_at_speed(
+    server: Server, redis_client: redis.Redis, new_router: RouterFactory
+) -> None:
+    routers = [new_router(server.url, pod).start(ready=False) for pod in "ab"]
+    for router in routers:
+        router.await_ready()
+    pipeline = redis_client.pipeline(transaction=False)
+    for n in range(10_000):
+        day, second = n % 9 + 1, n % 60
+        pipeline.xadd(
+            "events:auth",
+            {"type": "login", "user_id": "hot", "timestamp": f"2026-10-{day:02d}T08:00:{second:02d}Z"},
+        )
+    begin = time.monotonic()
+    pipeline.execute()
+    await_settled(redis_client, AUTH, within=30)
+    seconds = time.monotonic() - begin
+    state = redis_client.hgetall("state:user:hot")
+    assert (state["login_count"], state["login_streak"]) == ("10000", "9")
+    assert state["last_login"] == "2026-10-09T08:00:59.000Z"
+    conflicts = sum(router.metric("commit_conflicts_total") for router in routers)
+    print(f"{10_000 / seconds:.0f} events/s, {conflicts:.0f} conflicts")
+    assert conflicts <= 20_000, "conflicts stay in proportion"
+    assert sum(router.metric("events_processed_total") for router in routers) == 10_000
+    assert redis_client.exists("dlq:events:auth") == 0
+    assert pending(redis_client, "events:auth") == []
+    assert all(held_by(redis_client, router.consumer, AUTH) == 0 for router in routers)

@@ -1,0 +1,113 @@
+"""Redis goes away, or refuses: the router waits and goes on, and nobody's event pays for it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.conftest import RouterFactory, ServerFactory
+from tests.environment.proxy import Proxy
+from tests.environment.routers import Router
+from tests.environment.streams import await_settled, held_by
+from tests.environment.waiting import eventually
+from tests.oracle.comparing import assert_equal
+from tests.oracle.fold import fold
+from tests.oracle.workload import Workload, publish
+
+LOUD = ("warning", "error", "critical")
+
+
+def loud(router: Router) -> list[str]:
+    """What it said at warning and above about Redis."""
+    return [str(line) for line in router.log() if line["level"] in LOUD and "edis" in str(line)]
+
+
+@pytest.mark.parametrize("seed", [21])
+def test_redis_killed_and_started_again_with_its_data(
+    new_server: ServerFactory, new_router: RouterFactory, seed: int
+) -> None:
+    server = new_server(append_only=True).start()
+    routers = [new_router(server.url, pod).start() for pod in "ab"]
+    planned = Workload(seed, 6_000, now_ms=time.time_ns() // 1_000_000).entries()
+    accepted = []
+    for part in range(3):
+        with server.client(decode_responses=False) as client:
+            accepted += publish(client, planned[part * 2_000 : (part + 1) * 2_000])
+            if part == 2:
+                break
+            eventually(lambda: any(held_by(client, r.consumer) for r in routers), within=5, every=0.001)
+        server.kill()
+        eventually(lambda: all(router.readyz()[0] == 503 for router in routers), within=5)
+        server.start()
+        eventually(lambda: all(router.readyz()[0] == 200 for router in routers), within=8)
+    with server.client(decode_responses=False) as client:
+        await_settled(client, within=20)
+        assert_equal(fold(accepted), client)
+
+
+def test_an_outage_is_two_lines_and_no_hot_loop(new_server: ServerFactory, new_router: RouterFactory) -> None:
+    server = new_server(append_only=True).start()
+    with Proxy(server.port) as proxy:
+        router = new_router(proxy.url).start()
+        assert loud(router) == []
+        server.kill()
+        eventually(lambda: router.readyz()[0] == 503, within=5)
+        accepted = proxy.accepted
+        begin = time.monotonic()
+        while time.monotonic() - begin < 4:
+            assert router.get("/livez")[0] == 200
+            time.sleep(0.1)  # the length of the outage is the test's subject
+        attempts = proxy.accepted - accepted
+        assert 1 <= attempts <= 12, "about two a second"
+        assert len(loud(router)) == 1, loud(router)
+        server.start()
+        eventually(lambda: router.readyz()[0] == 200, within=5)
+        assert len(loud(router)) <= 2, loud(router)
+        with server.client() as client:
+            client.xadd("events:auth", {"type": "login", "user_id": "u"})
+            await_settled(client, within=5)
+            assert client.hget("state:user:u", "login_count") == "1"
+
+
+def test_redis_out_of_memory_uses_up_no_attempt(new_server: ServerFactory, new_router: RouterFactory) -> None:
+    server = new_server().start()
+    router = new_router(server.url, MAX_DELIVERIES=2, RETRY_BACKOFF_MS=10).start()
+    with server.client() as client:
+        for n in range(100):
+            client.xadd("events:auth", {"type": "login", "user_id": "u"} if n % 10 else {"type": "bad"})
+        await_settled(client, within=5)
+        client.xadd("events:auth", {"type": "login", "user_id": "filler", "device": "x" * 1000})
+        await_settled(client, within=5)
+        pipeline = client.pipeline(transaction=True)
+        for n in range(100):
+            pipeline.xadd("events:auth", {"type": "login", "user_id": "u"} if n % 10 else {"type": "bad"})
+        pipeline.config_set("maxmemory", "1")
+        pipeline.execute()
+        begin = time.monotonic()
+        while time.monotonic() - begin < 3:
+            assert router.get("/livez")[0] == 200
+            time.sleep(0.1)  # the length of the outage is the test's subject
+        assert client.hget("state:user:u", "login_count") == "90", "nothing is applied meanwhile"
+        assert client.xlen("dlq:events:auth") == 10, "and nothing dead-lettered"
+        client.config_set("maxmemory", "0")
+        await_settled(client, within=8)
+        assert client.hget("state:user:u", "login_count") == "180"
+        assert client.xlen("dlq:events:auth") == 20
+
+
+def test_a_frozen_redis_is_an_outage_like_any_other(
+    new_server: ServerFactory, new_router: RouterFactory
+) -> None:
+    server = new_server().start()
+    router = new_router(server.url, REDIS_TIMEOUT_S=1, READ_BLOCK_MS=500).start()
+    with server.client() as client:
+        for _ in range(200):
+            client.xadd("events:auth", {"type": "login", "user_id": "u"})
+        server.freeze()
+        eventually(lambda: router.readyz()[0] == 503, within=5)
+        assert router.get("/livez")[0] == 200
+        server.thaw()
+        eventually(lambda: router.readyz()[0] == 200, within=5)
+        await_settled(client, within=8)
+        assert client.hget("state:user:u", "login_count") == "200"
