@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from event_router.core.errors import ConfigurationError
+from event_router.core.keys import KeyNames
 from event_router.settings_text import (
     check_domain,
     check_import_string,
@@ -28,7 +29,6 @@ from event_router.settings_text import (
     one_line,
     parse_list,
     parse_pairs,
-    placeholders,
 )
 
 PREFIX = "EVENT_ROUTER_"
@@ -256,11 +256,7 @@ class Settings(BaseSettings):
 
     def streams(self, domain: str) -> tuple[str, ...]:
         """The names of a domain's streams, in the order of their shards."""
-        count = self.shards.get(domain, 1)
-        template = self.stream_template
-        if count > 1 and "shard" not in placeholders(template):
-            template += ":{shard}"
-        return tuple(template.format(domain=domain, shard=shard) for shard in range(count))
+        return KeyNames(stream_template=self.stream_template, shards=self.shards).streams(domain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def check_import_string(text: str) -> str:
 
 def check_template(template: str, *, required: set[str], optional: set[str]) -> str:
     """Return the template if its placeholders are right; raises ValueError."""
-    found = placeholders(template)
+    found = _placeholders(template)
     allowed = " and ".join(f"{{{name}}}" for name in sorted(required | optional))
     if not found <= required | optional:
         wrong = ", ".join(sorted(f"{{{name}}}" for name in found - required - optional))
@@ -64,13 +64,12 @@ def check_template(template: str, *, required: set[str], optional: set[str]) -> 
     return template
 
 
-def placeholders(template: str) -> set[str]:
-    """Return the names in a template's braces; raises ValueError for anything else in them."""
+def _placeholders(template: str) -> set[str]:
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError:
         raise ValueError("its braces do not match") from None
-    if any(spec or conversion for _, _, spec, conversion in parts):
+    if any(spec or conversion or set(literal) & set("{}") for literal, _, spec, conversion in parts):
         raise ValueError("a placeholder is a name in braces and nothing else")
     return {name for _, name, _, _ in parts if name is not None}
 
