@@ -101,6 +101,21 @@ def test_a_destroyed_group_is_recreated_where_it_was_so_that_nothing_is_lost(
     assert 1 <= len(reported) <= 3, reported
 
 
+def test_entries_in_hand_when_the_group_is_destroyed_count_once(
+    server: Server, redis_client: redis.Redis, workplace: Workplace
+) -> None:
+    workplace.router(server.url, "a").start()
+    things = [f"t{n}" for n in range(20)]
+    workplace.give("gated", things)
+    eventually(lambda: len(workplace.starts()) == 20, within=5)
+    redis_client.xgroup_destroy(WORK, GROUP)
+    workplace.open_gate()
+    eventually(lambda: group_state(redis_client, WORK), within=2)
+    await_settled(redis_client, [WORK], within=5)
+    # None of them was settled before, so none may be lost, and none may count twice.
+    assert workplace.counts(things) == dict.fromkeys(things, 1)
+
+
 def test_entries_trimmed_while_another_held_them_are_counted_as_trimmed(
     server: Server, redis_client: redis.Redis, new_router: RouterFactory
 ) -> None:

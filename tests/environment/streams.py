@@ -75,5 +75,12 @@ def await_settled(client: redis.Redis, streams: Iterable[str] = STREAMS, *, with
     )
 
 
+def give_to(client: redis.Redis, stream: str, consumer: str, entry_ids: list[str]) -> None:
+    """Hand pending entries to a consumer, long idle, so that it finds them due; raises no counter."""
+    words: list[str | int] = [stream, GROUP, consumer, 0, *entry_ids, "IDLE", 60_000, "JUSTID"]
+    given = client.execute_command("XCLAIM", *words)
+    assert len(given) == len(entry_ids), f"{len(given)} of {len(entry_ids)} were pending"
+
+
 def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)

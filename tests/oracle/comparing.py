@@ -153,11 +153,16 @@ def _dead_letters(expected: Expected, client: redis.Redis) -> Iterator[Differenc
 
 def _notifications(expected: Expected, client: redis.Redis) -> Iterator[Difference]:
     sent: Counter[str] = Counter()
+    of_day: Counter[tuple[str, str]] = Counter()
     for _, fields in entries(client, "events:notification"):
         values = {_shown(name): _shown(value) for name, value in fields.items()}
         values |= json.loads(values.get("data", "{}"))
         if values.get("type") == "login_streak":
             sent[str(values.get("user_id"))] += 1
+            of_day[str(values.get("user_id")), str(values.get("day"))] += 1
+    for (user, day), times in of_day.items():
+        if times > 1:
+            yield Difference("events:notification", f"login_streak of {user} on {day}", 1, times)
     for user in sorted(expected.notified | sent.keys()):
         least, most = int(user in expected.notified), expected.notifiable.get(user, 0)
         if not least <= sent[user] <= most:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -136,7 +135,7 @@ def held(redis_bytes: redis.Redis) -> Expected:
         redis_bytes.xadd(f"dlq:{stream}", letter | {f"dlq_{name}": value for name, value in own.items()})
     for user in expected.notified:
         redis_bytes.xadd(
-            "events:notification", {"data": json.dumps({"type": "login_streak", "user_id": user})}
+            "events:notification", {"type": "login_streak", "user_id": user, "day": "2026-10-09"}
         )
     assert expected.notified
     return expected
@@ -157,6 +156,7 @@ def test_it_finds_no_difference_where_there_is_none(held: Expected, redis_bytes:
     lambda client: client.xadd("dlq:events:auth", client.xrange("dlq:events:auth", count=1)[0][1]),
     lambda client: client.xadd("events:notification", {"type": "login_streak", "user_id": "never"}),
     lambda client: client.xtrim("events:notification", maxlen=0),
+    lambda client: client.xadd("events:notification", client.xrange("events:notification", count=1)[0][1]),
 ])  # fmt: skip
 def test_it_finds_every_damage(held: Expected, redis_bytes: redis.Redis, damage) -> None:  # type: ignore[no-untyped-def]
     damage(redis_bytes)

@@ -41,6 +41,16 @@ class WorkHandler(EventHandler):
             await asyncio.sleep(0.02)
         state.entity("thing", event.data.thing_id).increment("count")
 
+    @on("append")
+    async def append(self, event: Event[Work], state: StateTransaction) -> None:
+        """Adds its id to what it read, which it holds until the gate opens."""
+        thing = state.entity("thing", event.data.thing_id)
+        known = await thing.get("ids")
+        note_start(event)
+        while not (DIRECTORY / "gate-open").exists():  # noqa: ASYNC110 - a test in another process opens it
+            await asyncio.sleep(0.02)
+        thing.set(ids=event.id if known is None else f"{known} {event.id}")
+
     @on("dependent")
     async def dependent(self, event: Event[Work], state: StateTransaction) -> None:
         """Fails while its dependency is down."""
