@@ -16,6 +16,7 @@ from event_router.core.timestamps import format_time, shortened, to_milliseconds
 Value = str | bytes | int | float | bool | datetime | date
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MAX_EMISSION_FIELDS = 1_000
+MAX_TTL_MS = 100 * 366 * 24 * 3_600_000
 
 
 def encode_value(value: object) -> str:
@@ -40,11 +41,24 @@ def encode_value(value: object) -> str:
         return value.isoformat()
     if isinstance(value, str):
         return str.__str__(value)
-    if isinstance(value, int | float):
-        return repr(value)
+    if isinstance(value, int):
+        return int.__repr__(value)  # an enum's own says its name
+    if isinstance(value, float):
+        return float.__repr__(value)
     raise StateError(
         f"{shortened(value)} cannot be stored: it is {type(value).__name__}, not text or a number"
     )
+
+
+def ttl_in_ms(seconds: float, what: str) -> int:
+    """Return a time to live in milliseconds.
+
+    Raises:
+        StateError: it is below a millisecond, which would delete, or above a hundred years; names `what`.
+    """
+    if not 0.001 <= seconds <= MAX_TTL_MS / 1000:
+        raise StateError(f"{what}: {seconds} s is no time to live; possible are 0.001 s to 100 years")
+    return int(seconds * 1000)
 
 
 class HashEffects:

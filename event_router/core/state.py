@@ -7,8 +7,17 @@ from typing import Any, Protocol, overload
 
 import msgspec
 
-from event_router.core.effects import Effects, HashEffects, Newest, Once, UnitOfWork, encode_value
-from event_router.core.errors import StateError
+from event_router.core.effects import (
+    Effects,
+    HashEffects,
+    Newest,
+    Once,
+    UnitOfWork,
+    encode_value,
+    is_canonical,
+    ttl_in_ms,
+)
+from event_router.core.errors import InvalidState, StateError
 from event_router.core.event import AnyEvent
 from event_router.core.keys import KeyNames
 
@@ -48,11 +57,12 @@ class Entity:
     async def get(self, field: str, /, *fields: str) -> Any:
         """Return a field's text, None where it is absent; for several fields a tuple.
 
-        Sees what this unit set before. What was read is checked at commit: if somebody changed it
-        meanwhile, the handler runs again.
+        Sees what this unit set, deleted, incremented or raised before. What was read is checked at
+        commit: if somebody changed it meanwhile, the handler runs again.
 
         Raises:
-            InvalidState: the key is of another Redis type; let it pass, the event is dead-lettered.
+            InvalidState: the key is of another Redis type, or the unit incremented or raised the field and
+                it holds no integer; let it pass, the event is dead-lettered.
         """
         if not fields:
             return await self._get(field)
@@ -62,17 +72,27 @@ class Entity:
         effects = self._effects
         if effects.sets and field in effects.sets:
             return effects.sets[field]
-        if effects.cleared or field in effects.deletes:
+        if field in effects.deletes:
             return None
+        value = None if effects.cleared else await self._stored(field)
+        if field in effects.increments:
+            return str(self._integer(field, value) + effects.increments[field])
+        if field in effects.maxima:
+            least = effects.maxima[field]
+            return str(least if value is None else max(self._integer(field, value), least))
+        return value
+
+    async def _stored(self, field: str) -> str | None:
         reads = self._unit.reads
         place = (self.key, field)
-        if place in reads:
-            value = reads[place]
-        else:
-            value = reads[place] = await self._reader.read(self.key, field)
-        if field in effects.increments:
-            return str(int(value or 0) + effects.increments[field])
-        return value
+        if place not in reads:
+            reads[place] = await self._reader.read(self.key, field)
+        return reads[place]
+
+    def _integer(self, field: str, value: str | None) -> int:
+        if value is not None and not is_canonical(value):
+            raise InvalidState(f"field {field!r} of key {self.key!r} holds no 64-bit integer")
+        return int(value or 0)
 
     def set(self, **values: object) -> None:
         """Set fields. Values: text, bytes, numbers, booleans, datetimes and dates."""
@@ -105,9 +125,7 @@ class Entity:
 
     def expire(self, seconds: float) -> None:
         """Let the entity expire this long after the commit."""
-        if not seconds > 0:
-            raise StateError(f"{self.key}: a time to live of {seconds} s is not positive")
-        self._effects.ttl_ms = int(seconds * 1000)
+        self._effects.ttl_ms = ttl_in_ms(seconds, self.key)
 
 
 class Statistics:
@@ -175,7 +193,12 @@ class JobState:
 
         A step older than the one committed changes nothing and is not published. A terminal step
         beats every other: finished is absorbing while the state lives.
+
+        Raises:
+            StateError: a negative `seq`, or a value that cannot be stored.
         """
+        if seq < 0:
+            raise StateError(f"job {self._job_id!r}: seq {seq} is negative")
         state = self._state
         event = state.event
         values: dict[str, object] = {
@@ -189,8 +212,9 @@ class JobState:
         record = {name: "" if value is None else encode_value(value) for name, value in values.items()}
         record["updated_at"] = event.timestamp
         version = f"{int(terminal)}:{seq}:{event.id}@{event.stream}"
-        ttl_ms = state.names.job_state_ttl_ms if ttl_s is None else int(ttl_s * 1000)
-        step = Newest(state.names.job_state(event.domain, self._job_id), version, record, ttl_ms)
+        key = state.names.job_state(event.domain, self._job_id)
+        ttl_ms = state.names.job_state_ttl_ms if ttl_s is None else ttl_in_ms(ttl_s, key)
+        step = Newest(key, version, record, ttl_ms)
         state._unit.branches.append(step)
         shown = {name: value for name, value in values.items() if value is not None}
         message_out = {"type": event.type, "domain": event.domain, "job_id": self._job_id, **shown}
@@ -229,7 +253,7 @@ class StateTransaction:
 
         The mark is set in the same step as the effects, and stands for `ttl_s` seconds.
         """
-        branch = Once(self.names.mark(mark), int(ttl_s * 1000))
+        branch = Once(self.names.mark(mark), ttl_in_ms(ttl_s, f"mark {mark!r}"))
         self._unit.branches.append(branch)
         return Branch(self, branch)
 

@@ -29,20 +29,6 @@ class Taken:
     last: str
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """What to set on a pending entry this consumer owns.
-
-    Attributes:
-        idle_ms: the idle time it shall have; others take an entry over once that is long enough.
-        deliveries: the delivery count it shall have; None leaves it.
-    """
-
-    id: str
-    idle_ms: int = 0
-    deliveries: int | None = None
-
-
 class Claims:
     """The pending entries of one group, as one consumer works on them."""
 
@@ -86,18 +72,21 @@ class Claims:
                 entries.append(Entry(stream, entry_id, fields, deliveries))
         return Taken(entries, trimmed, last.decode())
 
-    async def count_start(self, stream: str, ids: Sequence[str]) -> list[int]:
-        """Count a handler's start on each entry; return the counts, `NOT_OURS` or `TRIMMED`."""
-        return await self._leased(stream, [(entry_id, 0, "+") for entry_id in ids])
+    async def count_start(self, stream: str, entries: Sequence[tuple[str, int]]) -> list[int]:
+        """Count a handler's start on each (id, deliveries so far); safe to send again.
 
-    async def set(self, stream: str, leases: Iterable[Lease]) -> list[int]:
-        """Set idle times and counts where this consumer owns the entry; renewing sets idle to 0.
+        Returns the new counts, `NOT_OURS` or `TRIMMED`.
+        """
+        return await self._leased(stream, [(entry_id, 0, str(count + 1)) for entry_id, count in entries])
+
+    async def set(self, stream: str, leases: Iterable[tuple[str, int, int | None]]) -> list[int]:
+        """Set (id, idle ms, delivery count or None to leave it): idle times and counts where this consumer owns the entry; renewing sets idle to 0.
 
         Returns the delivery counts, `NOT_OURS` or `TRIMMED`.
         """
         triples = [
-            (lease.id, lease.idle_ms, "=" if lease.deliveries is None else str(lease.deliveries))
-            for lease in leases
+            (entry_id, idle_ms, "=" if deliveries is None else str(deliveries))
+            for entry_id, idle_ms, deliveries in leases
         ]
         return await self._leased(stream, triples)
 

@@ -1,8 +1,8 @@
 #!lua
--- Renews, schedules, hands over or counts entries, only those this consumer owns and that still exist.
+-- Renews, schedules, hands over entries or counts their starts, only those this consumer owns and that still exist.
 --
 -- KEYS[1]: stream. ARGV: group, consumer, then triples: id, idle ms to set, delivery count to set
--- ('=' leaves it, '+' adds one: a handler's start).
+-- ('=' leaves it; a number makes it safe to send again).
 -- Reply: an integer a triple: the delivery count, -1 not this consumer's, -2 trimmed from the stream.
 -- XCLAIM of a trimmed entry would drop it from the pending list; unfenced, a zombie would steal back.
 local stream, group, consumer = KEYS[1], ARGV[1], ARGV[2]
@@ -15,11 +15,7 @@ for i = 3, #ARGV, 3 do
     elseif not redis.call('XRANGE', stream, id, id)[1] then
         counts[#counts + 1] = -2
     else
-        if count == '=' then
-            count = own[4]
-        elseif count == '+' then
-            count = own[4] + 1
-        end
+        if count == '=' then count = own[4] end
         redis.call('XCLAIM', stream, group, consumer, 0, id, 'IDLE', idle, 'RETRYCOUNT', count, 'JUSTID')
         counts[#counts + 1] = tonumber(count)
     end

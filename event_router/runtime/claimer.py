@@ -1,0 +1,171 @@
+"""Takes over pending entries whose consumer went away, or lost them: its own included."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from event_router.core.errors import NoGroup, RedisUnavailable
+from event_router.core.event import Entry
+from event_router.runtime.connectivity import Clock, Connectivity
+from event_router.runtime.delivery import InFlight
+from event_router.runtime.dispatcher import Dispatcher
+from event_router.runtime.failures import Failures
+from event_router.runtime.observer import Observer
+from event_router.runtime.ports import ClaimPort, TakenEntries
+from event_router.runtime.services import Service
+from event_router.runtime.starts import Starts
+from event_router.runtime.suspects import Suspects
+
+PAGE = 100
+PROBE_INTERVAL_S = 1.0
+SUSPECTS_AT_ONCE = 200
+"""More are left to other pods, or to a later sweep."""
+
+
+class Claimer(Service):
+    """Its duties:
+
+    1. at the start, take this consumer's own pending entries;
+    2. once a second ask whether anything is due, and sweep if so;
+    3. every claim interval sweep anyway, the cursor walked to its end;
+    4. after a lost read, look for entries that were delivered to us without our knowing.
+    """
+
+    name = "claim"
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        claims: ClaimPort,
+        starts: Starts,
+        suspects: Suspects,
+        failures: Failures,
+        dispatcher: Dispatcher,
+        in_flight: InFlight,
+        connectivity: Connectivity,
+        observer: Observer,
+        streams: Sequence[str],
+        min_idle_ms: int,
+        interval_s: float,
+    ) -> None:
+        super().__init__(clock)
+        self._claims = claims
+        self._starts = starts
+        self._suspects = suspects
+        self._failures = failures
+        self._dispatcher = dispatcher
+        self._in_flight = in_flight
+        self._connectivity = connectivity
+        self._observer = observer
+        self._streams = streams
+        self._min_idle_ms = min_idle_ms
+        self._interval_s = interval_s
+        self._read_lost = asyncio.Event()
+        self._started = False
+        self.own_taken = asyncio.Event()
+
+    def read_lost(self) -> None:
+        """Note that a read's reply was lost: entries may be pending that we never saw."""
+        self._read_lost.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        next_sweep = 0.0
+        while True:
+            self.beat()
+            try:
+                if not self._started:
+                    await self.take_own()
+                    self._started = True
+                    self.own_taken.set()
+                if self._read_lost.is_set():
+                    self._read_lost.clear()
+                    await self.recover_lost()
+                now = self.clock.monotonic()
+                full = now >= next_sweep
+                if full:
+                    next_sweep = now + self._interval_s
+                for stream in self._streams:
+                    if self._takes(stream) and (full or await self._claims.due(stream, self._min_idle_ms)):
+                        await self.sweep(stream)
+                self._connectivity.answered("control")
+            except RedisUnavailable as error:
+                self._read_lost.set()
+                await self._connectivity.failed("control", error)
+                continue
+            except NoGroup:
+                pass  # the reader creates it anew
+            self.rest()
+            try:
+                await asyncio.wait_for(self._read_lost.wait(), min(PROBE_INTERVAL_S, self._interval_s))
+            except TimeoutError:
+                pass
+
+    async def take_own(self) -> None:
+        """Take what this consumer left pending before it was started anew."""
+        for stream in self._streams:
+            after = ""
+            while True:
+                taken = await self._claims.take(stream, min_idle_ms=0, after=after, count=PAGE, own=True)
+                await self._bring(stream, taken)
+                after = taken.last
+                if not after:
+                    break
+
+    async def recover_lost(self) -> None:
+        """Take what is pending for this consumer and not known here: the reply to a read was lost."""
+        for stream in self._streams:
+            waiting = {entry_id for name, entry_id in self._failures.waiting() if name == stream}
+            unknown = [
+                entry_id
+                for entry_id in await self._claims.own_ids(stream)
+                if (stream, entry_id) not in self._in_flight
+                and (stream, entry_id) not in self._suspects
+                and entry_id not in waiting
+            ]
+            for first in range(0, len(unknown), PAGE):
+                ids = unknown[first : first + PAGE]
+                taken = await self._claims.take_ids(stream, ids, min_idle_ms=0, own=True)
+                self._starts.trimmed(stream, taken.trimmed)
+                never_started = [entry for entry in taken.entries if entry.deliveries <= 1]
+                self._dispatcher.accept(map(self._dispatcher.delivery, never_started))
+                self._suspects.add(
+                    self._starts.convict([entry for entry in taken.entries if entry.deliveries > 1])
+                )
+
+    async def sweep(self, stream: str) -> int:
+        """Take over entries that were idle for long enough; return how many."""
+        after, count = "", 0
+        while self._takes(stream):
+            taken = await self._claims.take(
+                stream, min_idle_ms=self._min_idle_ms, after=after, count=min(PAGE, self._in_flight.free)
+            )
+            count += await self._bring(stream, taken)
+            after = taken.last
+            if not after:
+                break
+        if count:
+            self._observer.claimed(stream, count)
+        return count
+
+    async def _bring(self, stream: str, taken: TakenEntries) -> int:
+        """Bring a page of entries on their way; return how many were not known here."""
+        self._starts.trimmed(stream, taken.trimmed)
+        entries = [entry for entry in taken.entries if not self._is_known(entry)]
+        innocent = self._starts.convict(entries)
+        unstarted = [entry for entry in innocent if entry.deliveries == 0]
+        if unstarted:
+            await self._starts.start(stream, unstarted)
+        self._suspects.add([entry for entry in innocent if entry.deliveries > 0])
+        return len(entries)
+
+    def _is_known(self, entry: Entry) -> bool:
+        key = (entry.stream, entry.id)
+        return key in self._in_flight or key in self._suspects or key in self._failures
+
+    def _takes(self, stream: str) -> bool:
+        """Whether there is room, and the stream's domain is not waiting for an outage to end."""
+        breaker = self._failures.breakers[self._dispatcher.domain(stream)]
+        return self._in_flight.free > 0 and len(self._suspects) < SUSPECTS_AT_ONCE and not breaker.open

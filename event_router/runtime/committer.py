@@ -1,0 +1,176 @@
+"""Commits what is ready, a batch at a time, while the next is read and handled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
+from event_router.core.outcome import Answer, Verdict
+from event_router.runtime.connectivity import Clock, Connectivity
+from event_router.runtime.delivery import Delivery, InFlight
+from event_router.runtime.observer import Observer
+from event_router.runtime.ports import CommitPort
+from event_router.runtime.services import Service
+
+ALONE_AFTER_CONFLICTS = 3
+
+
+class Returns(Protocol):
+    """Takes deliveries that the commit sends back."""
+
+    def run_again(self, delivery: Delivery) -> None:
+        """Run the handler again."""
+
+    def reject(self, delivery: Delivery, reason: str, error: str) -> None:
+        """Make the delivery a dead letter."""
+
+
+class Committer(Service):
+    """Takes everything that became ready while the last commit was under way. Its duties:
+
+    1. form a batch, short enough that Redis is blocked for about 10 ms at most;
+    2. send it until it is answered: the gate makes sending it again safe;
+    3. carry out the answer for each entry.
+
+    Entries that conflicted three times are committed without others, right after they ran.
+    """
+
+    name = "commit"
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        commits: CommitPort,
+        in_flight: InFlight,
+        connectivity: Connectivity,
+        observer: Observer,
+        recreate: Callable[[str], Awaitable[None]],
+        postpone: Callable[[Delivery, str], None],
+        max_events: int,
+    ) -> None:
+        super().__init__(clock)
+        self._commits = commits
+        self._in_flight = in_flight
+        self._connectivity = connectivity
+        self._observer = observer
+        self._recreate = recreate
+        self._postpone = postpone
+        self._max_events = max_events
+        self._ready: deque[Delivery] = deque()
+        self._alone: deque[Delivery] = deque()
+        self._wake = asyncio.Event()
+        self.returns: Returns
+
+    def offer(self, delivery: Delivery) -> None:
+        """Take a delivery whose part of the commit is prepared."""
+        queue = self._alone if delivery.conflicts >= ALONE_AFTER_CONFLICTS else self._ready
+        queue.append(delivery)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Commit until cancelled."""
+        while True:
+            if not self._ready and not self._alone:
+                self.rest()
+                self._wake.clear()
+                await self._wake.wait()
+            self.beat()
+            await self.commit(self._next_batch())
+
+    def _next_batch(self) -> list[Delivery]:
+        queue = self._alone or self._ready
+        batch: list[Delivery] = []
+        weight = 0
+        while queue and (not batch or weight + queue[0].prepared.weight <= self._max_events):
+            delivery = queue.popleft()
+            weight += delivery.prepared.weight
+            batch.append(delivery)
+        return batch
+
+    async def commit(self, batch: list[Delivery]) -> None:
+        """Commit these deliveries and carry out the answers."""
+        packed = self._commits.pack([delivery.prepared for delivery in batch])
+        started = self.clock.monotonic()
+        try:
+            answers, resent = await self._send(packed)
+        except RedisRefused as error:
+            await self._isolate(batch, error)
+            return
+        committed: list[Delivery] = []
+        denied = ""
+        for delivery, answer in zip(batch, answers, strict=True):
+            if answer.verdict is Verdict.COMMITTED or (answer.verdict is Verdict.SETTLED and resent):
+                committed.append(delivery)
+            elif answer.verdict is Verdict.DENIED:
+                denied = answer.reason
+                self.offer(delivery)
+            else:
+                self._carry_out(delivery, answer)
+        for delivery in committed:
+            self._leave(delivery, applied=True)
+        if committed:
+            self._observer.committed(committed, self.clock.monotonic() - started)
+        if denied:
+            await self._connectivity.failed("commit", RedisUnavailable(f"NOPERM this user may not {denied}"))
+        else:
+            self._connectivity.answered("commit")
+
+    async def _send(self, packed: bytes) -> tuple[list[Answer], bool]:
+        """Send until answered; return the answers and whether an earlier one may have been lost."""
+        resent = False
+        while True:
+            self.beat()
+            try:
+                return await self._commits.send(packed), resent
+            except NoGroup as error:
+                await self._recreate(error.stream)
+            except RedisUnavailable as error:
+                resent = True
+                await self._connectivity.failed("commit", error)
+
+    def _carry_out(self, delivery: Delivery, answer: Answer) -> None:
+        verdict, reason = answer.verdict, answer.reason
+        if verdict is Verdict.CONFLICT:
+            delivery.conflicts += 1
+            self._observer.conflict(delivery)
+            if delivery.turn is not None:
+                delivery.turn.release(applied=False)
+            self.returns.run_again(delivery)
+        elif verdict is Verdict.SETTLED:
+            self._leave(delivery, applied=False)
+            self._observer.duplicate(delivery)
+        elif verdict is Verdict.BROKEN:
+            self._observer.refused(f"commit of {delivery.entry.stream} {delivery.entry.id}", reason)
+            self._leave(delivery, applied=False)
+        elif delivery.letter is not None:
+            self._observer.refused(f"dead letter of {delivery.entry.stream} {delivery.entry.id}", reason)
+            self._postpone(delivery, reason)
+        else:
+            if delivery.turn is not None:
+                delivery.turn.release(applied=False)
+            self.returns.reject(delivery, "invalid", reason)
+
+    async def _isolate(self, batch: list[Delivery], error: RedisRefused) -> None:
+        """Redis refused the whole batch for good: find the entry it refuses, spare the others."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            await self.commit(batch[:middle])
+            await self.commit(batch[middle:])
+            return
+        delivery = batch[0]
+        self._observer.refused(f"commit of {delivery.entry.stream} {delivery.entry.id}", str(error))
+        if delivery.turn is not None:
+            delivery.turn.release(applied=False)
+        self._postpone(delivery, str(error))
+
+    def _leave(self, delivery: Delivery, *, applied: bool) -> None:
+        if delivery.turn is not None:
+            delivery.turn.release(applied=applied)
+        self._in_flight.remove(delivery)
+        if delivery.letter is not None and applied:
+            self._observer.dead_lettered(delivery, delivery.letter.reason, delivery.letter.error)

@@ -1,0 +1,148 @@
+"""Carries out what was decided on failures: schedules in the pending list, timers, probes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+from event_router.core.errors import NoGroup, RedisUnavailable
+from event_router.runtime.connectivity import Clock, Connectivity
+from event_router.runtime.delivery import InFlight
+from event_router.runtime.failures import Failures, Scheduled
+from event_router.runtime.ports import ClaimPort, ReadPort
+from event_router.runtime.services import Service
+from event_router.runtime.starts import Starts
+
+PROBE_INTERVAL_S = 2.0
+ONCE_AT_MOST = 200
+
+
+class Retries(Service):
+    """Keeps the timers of failed entries. Its duties:
+
+    1. write each decision into the pending list, where it survives this process;
+    2. start entries whose time has come, unless somebody else took them over;
+    3. while a domain's breaker is open, send one probe every few seconds.
+    """
+
+    name = "retry"
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        failures: Failures,
+        claims: ClaimPort,
+        reads: ReadPort,
+        starts: Starts,
+        in_flight: InFlight,
+        connectivity: Connectivity,
+        streams: dict[str, tuple[str, ...]],
+    ) -> None:
+        super().__init__(clock)
+        self._failures = failures
+        self._claims = claims
+        self._reads = reads
+        self._starts = starts
+        self._in_flight = in_flight
+        self._connectivity = connectivity
+        self._streams = streams
+        self._wake = asyncio.Event()
+        self._next_probe = 0.0
+        self._probes = 0
+        failures.wake = self._wake.set
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            self._wake.clear()
+            self.beat()
+            try:
+                await self.run_once()
+            except RedisUnavailable as error:
+                await self._connectivity.failed("control", error)
+                continue
+            except NoGroup:
+                await asyncio.sleep(0.5)  # the reader creates it anew
+                continue
+            self.rest()
+            await self._sleep()
+
+    async def run_once(self) -> None:
+        """Write leases, start what is due, probe."""
+        await self.write_leases()
+        now = self.clock.monotonic()
+        due = self._failures.due(now, min(ONCE_AT_MOST, self._in_flight.free))
+        if due:
+            await self._start(due)
+        open_domains = [domain for domain, breaker in self._failures.breakers.items() if breaker.open]
+        if open_domains and now >= self._next_probe:
+            self._next_probe = now + PROBE_INTERVAL_S
+            for domain in open_domains:
+                await self._probe(domain)
+
+    async def write_leases(self) -> None:
+        """Write the decisions made since the last time into the pending list."""
+        leases = self._failures.leases
+        if not leases:
+            return
+        by_stream: dict[str, list[tuple[str, int, int | None]]] = defaultdict(list)
+        count = len(leases)
+        for (stream, entry_id), idle_ms, deliveries in leases[:count]:
+            by_stream[stream].append((entry_id, idle_ms, deliveries))
+        for stream, triples in by_stream.items():
+            await self._claims.set(stream, triples)
+        self._connectivity.answered("control")
+        del leases[:count]
+
+    async def _start(self, items: list[Scheduled], *, probe: bool = False) -> int:
+        by_stream: dict[str, list[Scheduled]] = defaultdict(list)
+        for item in items:
+            by_stream[item.key[0]].append(item)
+        started = 0
+        unsent = dict(by_stream)
+        try:
+            for stream, several in by_stream.items():
+                ids = [item.key[1] for item in several]
+                taken = await self._claims.take_ids(stream, ids, min_idle_ms=0, own=True)
+                failures = {item.key: item.previous_failure for item in several}
+                self._starts.trimmed(stream, taken.trimmed)
+                entries = self._starts.convict(taken.entries)
+                if entries:
+                    started += await self._starts.start(stream, entries, failures=failures, probe=probe)
+                del unsent[stream]
+        except BaseException:
+            for several in unsent.values():
+                self._failures.put_back(several, self.clock.monotonic() + 1.0)
+            raise
+        self._connectivity.answered("control")
+        return started
+
+    async def _probe(self, domain: str) -> None:
+        """Start one entry of the domain: in turn one that failed and one that is new."""
+        self._probes += 1
+        held = self._failures.held[domain]
+        if held and self._probes % 2:
+            item = held.popleft()
+            if await self._start([item], probe=True):
+                return
+        for stream in self._streams[domain]:
+            entries = await self._reads.read((stream,), count=1, block_ms=None)
+            if entries:
+                self._starts.probe(entries[0])
+                return
+        if held:
+            await self._start([held.popleft()], probe=True)
+
+    async def _sleep(self) -> None:
+        now = self.clock.monotonic()
+        waits = [1.0]
+        due = self._failures.next_due()
+        if due is not None:
+            waits.append(due - now if self._in_flight.free else max(due - now, 0.05))
+        if any(breaker.open for breaker in self._failures.breakers.values()):
+            waits.append(self._next_probe - now)
+        try:
+            await asyncio.wait_for(self._wake.wait(), max(0.0, min(waits)))
+        except TimeoutError:
+            pass

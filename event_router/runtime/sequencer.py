@@ -1,0 +1,238 @@
+"""The order of events that touch one entity, within this process, and their batched reads.
+
+A handler's read of an entity waits for the earlier handlers that touched it and still run, and then
+sees their effects, committed or not. Only ever earlier ones are waited for, so there is no deadlock.
+The commit checks what was read, so this is about speed, not correctness: one hot user costs 1.0
+handler runs an event instead of hundreds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import insort
+
+from event_router.core.effects import Effects, Newest, UnitOfWork, is_canonical
+from event_router.core.errors import InvalidState, RedisRefused, RedisUnavailable
+from event_router.core.state import StateReader
+from event_router.runtime.connectivity import Clock, Connectivity
+from event_router.runtime.ports import StateReadPort
+from event_router.runtime.services import Service
+
+Place = tuple[str, str]
+
+
+class _View:
+    """What this process knows of one hash while deliveries that touch it are in flight.
+
+    Attributes:
+        turns: those deliveries' turns, in the order in which they touched it.
+        running: sequence numbers of the turns whose handlers still run, lowest first.
+        values: fields as the finished handlers leave them, as far as is known.
+        epoch: raised whenever what is known turned out wrong.
+    """
+
+    __slots__ = ("changed", "epoch", "running", "turns", "values", "waiting")
+
+    def __init__(self) -> None:
+        self.turns: dict[Turn, None] = {}
+        self.running: list[int] = []
+        self.waiting: dict[int, asyncio.Future[None]] = {}
+        self.values: dict[str, str | None] = {}
+        self.epoch = 0
+        self.changed: asyncio.Future[None] | None = None
+
+
+class Turn(StateReader):
+    """One handler run's place in the order of each entity it touches."""
+
+    __slots__ = ("_sequencer", "_views", "finished", "number", "stale", "unit")
+
+    def __init__(self, sequencer: Sequencer, number: int) -> None:
+        self._sequencer = sequencer
+        self._views: dict[str, _View] = {}
+        self.number = number
+        self.unit = UnitOfWork()
+        self.finished = False
+        self.stale = False
+
+    def touch(self, key: str) -> None:
+        """Take a place in the entity's order."""
+        if key in self._views:
+            return
+        views = self._sequencer.views
+        view = views.get(key)
+        if view is None:
+            view = views[key] = _View()
+        view.turns[self] = None
+        insort(view.running, self.number)
+        self._views[key] = view
+
+    async def read(self, key: str, field: str) -> str | None:
+        """Return a field as the earlier turns leave it. Raises InvalidState for a key that is no hash."""
+        self.touch(key)
+        view = self._views[key]
+        loop = self._sequencer.loop
+        while True:
+            if view.running[0] != self.number:
+                turn_comes = view.waiting[self.number] = loop.create_future()
+                await turn_comes
+            elif field in view.values:
+                return view.values[field]
+            elif len(view.turns) > 1 and self._is_open(view, key, field):
+                if view.changed is None:
+                    view.changed = loop.create_future()
+                await asyncio.shield(view.changed)
+            else:
+                epoch = view.epoch
+                value = await self._sequencer.fetch((key, field))
+                if view.epoch == epoch:
+                    view.values[field] = value
+                    return value
+
+    def finish(self, *, succeeded: bool) -> None:
+        """The handler has ended: later ones go on, and see its effects if it succeeded."""
+        self.finished = True
+        for key, view in self._views.items():
+            view.running.remove(self.number)
+            if succeeded and not self.stale:
+                _carry_over(self.unit, key, view.values)
+            if view.waiting and view.running:
+                comes = view.waiting.pop(view.running[0], None)
+                if comes is not None and not comes.done():
+                    comes.set_result(None)
+        if not succeeded:
+            self.release(applied=True)  # nothing was recorded, so nothing that is known is wrong
+
+    def release(self, *, applied: bool) -> None:
+        """The delivery has left; unless its effects were applied, what was built on them is wrong."""
+        views = self._sequencer.views
+        for key, view in self._views.items():
+            view.turns.pop(self, None)
+            if not applied:
+                view.epoch += 1
+                view.values.clear()
+                for turn in view.turns:
+                    turn.stale = True
+            if view.changed is not None:
+                view.changed.set_result(None)
+                view.changed = None
+            if not view.turns and views.get(key) is view:
+                del views[key]
+        self._views = {}
+
+    def _is_open(self, view: _View, key: str, field: str) -> bool:
+        """Whether an earlier, uncommitted turn changes the field in a way only Redis can work out."""
+        return any(turn.finished and _changes_blindly(turn.unit, key, field) for turn in view.turns)
+
+
+class Sequencer(Service):
+    """Hands out turns, and reads what their handlers ask for, everything asked at once together."""
+
+    name = "state-reads"
+
+    def __init__(self, clock: Clock, reads: StateReadPort, connectivity: Connectivity) -> None:
+        super().__init__(clock)
+        self._reads = reads
+        self._connectivity = connectivity
+        self._wanted: list[tuple[Place, asyncio.Future[str | None]]] = []
+        self._wake = asyncio.Event()
+        self._next = 0
+        self.loop = asyncio.get_running_loop()
+        self.views: dict[str, _View] = {}
+
+    def turn(self) -> Turn:
+        """Return the next turn."""
+        self._next += 1
+        return Turn(self, self._next)
+
+    def fetch(self, place: Place) -> asyncio.Future[str | None]:
+        """Return a future of the field's value in Redis."""
+        future: asyncio.Future[str | None] = self.loop.create_future()
+        self._wanted.append((place, future))
+        if not self._wake.is_set():
+            self._wake.set()
+        return future
+
+    async def run(self) -> None:
+        """Answer reads, a batch at a time, until cancelled."""
+        while True:
+            if not self._wanted:
+                self.rest()
+                self._wake.clear()
+                await self._wake.wait()
+            self.beat()
+            wanted, self._wanted = self._wanted, []
+            await self._answer(wanted)
+
+    async def _answer(self, wanted: list[tuple[Place, asyncio.Future[str | None]]]) -> None:
+        places = [place for place, _ in wanted]
+        while True:
+            try:
+                values = await self._reads.read(places)
+            except RedisUnavailable as error:
+                self.beat()
+                await self._connectivity.failed("state", error)
+            except RedisRefused as error:
+                for _, future in wanted:
+                    if not future.done():
+                        future.set_exception(RedisRefused(str(error)))
+                return
+            else:
+                self._connectivity.answered("state")
+                break
+        for (_, future), value in zip(wanted, values, strict=True):
+            if future.done():
+                continue
+            if isinstance(value, InvalidState):
+                future.set_exception(value)
+            else:
+                future.set_result(value)
+
+
+def _carry_over(unit: UnitOfWork, key: str, values: dict[str, str | None]) -> None:
+    """Bring known values up to what the unit leaves; forget those only Redis can work out."""
+    effects = unit.hashes.get(key)
+    if effects is not None:
+        if effects.cleared:
+            values.clear()
+        values.update(effects.sets)
+        for field in effects.deletes:
+            values[field] = None
+        for field, amount in effects.increments.items():
+            if field in values:
+                stored = values.pop(field) or "0"
+                if is_canonical(stored):
+                    values[field] = str(int(stored) + amount)
+        for field in (*effects.maxima, *effects.latest):
+            values.pop(field, None)
+    for branch in unit.branches:
+        _forget_branch(branch, key, values)
+
+
+def _forget_branch(branch: Effects, key: str, values: dict[str, str | None]) -> None:
+    if isinstance(branch, Newest) and branch.key == key:
+        values.clear()
+    if key in branch.hashes:
+        values.clear()
+    for inner in branch.branches:
+        _forget_branch(inner, key, values)
+
+
+def _changes_blindly(unit: UnitOfWork, key: str, field: str) -> bool:
+    effects = unit.hashes.get(key)
+    if effects is not None and (
+        effects.cleared
+        or field in effects.increments
+        or field in effects.maxima
+        or field in effects.latest
+        or field in effects.sets
+        or field in effects.deletes
+    ):
+        return True
+    return any(_branch_touches(branch, key) for branch in unit.branches)
+
+
+def _branch_touches(branch: Effects, key: str) -> bool:
+    if isinstance(branch, Newest) and branch.key == key:
+        return True
+    return key in branch.hashes or any(_branch_touches(inner, key) for inner in branch.branches)

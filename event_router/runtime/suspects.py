@@ -1,0 +1,88 @@
+"""Entries that were in a handler when a process ended run apart, until it is known which one kills."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+from event_router.core.errors import NoGroup, RedisUnavailable
+from event_router.core.event import Entry
+from event_router.runtime.connectivity import Clock, Connectivity
+from event_router.runtime.delivery import Barrier
+from event_router.runtime.services import Service
+from event_router.runtime.starts import Starts
+
+TOGETHER = 16
+
+
+class Suspects(Service):
+    """Runs suspects one group at a time, those started least often first.
+
+    Entries started once run in groups of at most 16, those started more often alone: an entry that
+    ends the process takes few others with it, and none of them far enough to be convicted.
+    """
+
+    name = "suspects"
+
+    def __init__(self, clock: Clock, *, starts: Starts, connectivity: Connectivity) -> None:
+        super().__init__(clock)
+        self._starts = starts
+        self._connectivity = connectivity
+        self._queue: dict[tuple[str, str], Entry] = {}
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        return key in self._queue
+
+    def keys(self) -> list[tuple[str, str]]:
+        """Return stream and id of every suspect that waits."""
+        return list(self._queue)
+
+    def add(self, entries: list[Entry]) -> None:
+        """Queue entries whose last start had no outcome."""
+        for entry in entries:
+            self._queue[entry.stream, entry.id] = entry
+        self._wake.set()
+
+    def drop(self, key: tuple[str, str]) -> None:
+        """Forget a suspect that somebody else took over."""
+        self._queue.pop(key, None)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            if not self._queue:
+                self.rest()
+                self._wake.clear()
+                await self._wake.wait()
+            self.beat()
+            try:
+                await self.run_once()
+            except RedisUnavailable as error:
+                await self._connectivity.failed("control", error)
+            except NoGroup:
+                self._queue.clear()  # the group is gone, and with it these deliveries
+
+    async def run_once(self) -> None:
+        """Run the next group and wait until each of it has left."""
+        group = self._next_group()
+        by_stream: dict[str, list[Entry]] = defaultdict(list)
+        for entry in group:
+            by_stream[entry.stream].append(entry)
+        for stream, entries in by_stream.items():
+            barrier = Barrier(len(entries))
+            await self._starts.start(stream, entries, barrier=barrier)
+            self.rest()  # as long as its handlers take; they have a timeout of their own
+            await barrier.wait()
+
+    def _next_group(self) -> list[Entry]:
+        ordered = sorted(self._queue.values(), key=lambda entry: entry.deliveries)
+        least = ordered[0].deliveries
+        size = TOGETHER if least <= 1 else 1
+        group = [entry for entry in ordered[:size] if entry.deliveries == least]
+        for entry in group:
+            del self._queue[entry.stream, entry.id]
+        return group
