@@ -6,59 +6,15 @@ byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import date, datetime
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from event_router.core.errors import StateError
-from event_router.core.timestamps import format_time, shortened, to_milliseconds
+from event_router.core.timestamps import shortened
+from event_router.core.values import encode_value
 
-Value = str | bytes | int | float | bool | datetime | date
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MAX_EMISSION_FIELDS = 1_000
-MAX_TTL_MS = 100 * 366 * 24 * 3_600_000
-
-
-def encode_value(value: object) -> str:
-    """Return the text under which a value is stored.
-
-    Datetimes become `YYYY-MM-DDTHH:MM:SS.mmmZ`, dates `YYYY-MM-DD`, booleans `true` and `false`.
-
-    Raises:
-        StateError: the value has no text form; None is not one, `delete` a field instead.
-    """
-    if type(value) is str:
-        return value
-    if type(value) is int:
-        return str(value)
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "surrogateescape")
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, datetime):
-        return format_time(to_milliseconds(value))
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int.__repr__(value)  # an enum's own says its name
-    if isinstance(value, float):
-        return float.__repr__(value)
-    raise StateError(
-        f"{shortened(value)} cannot be stored: it is {type(value).__name__}, not text or a number"
-    )
-
-
-def ttl_in_ms(seconds: float, what: str) -> int:
-    """Return a time to live in milliseconds.
-
-    Raises:
-        StateError: it is below a millisecond, which would delete, or above a hundred years; names `what`.
-    """
-    if not 0.001 <= seconds <= MAX_TTL_MS / 1000:
-        raise StateError(f"{what}: {seconds} s is no time to live; possible are 0.001 s to 100 years")
-    return int(seconds * 1000)
 
 
 class HashEffects:
@@ -93,6 +49,11 @@ class HashEffects:
             if getattr(self, name)
         ]
         return f"<HashEffects {self.key} {' '.join(parts)}>"
+
+    def __bool__(self) -> bool:
+        """Whether any effect is recorded."""
+        written = self.sets or self.deletes or self.increments or self.maxima or self.latest
+        return bool(written or self.cleared or self.ttl_ms is not None)
 
     def set(self, field: str, value: object) -> None:
         """Set a field; it replaces an earlier set, delete or increment of this unit."""
@@ -237,6 +198,48 @@ class UnitOfWork(Effects):
     def __init__(self) -> None:
         super().__init__()
         self.reads: dict[tuple[str, str], str | None] = {}
+
+    def refuse_contradictions(self) -> None:
+        """Refuse effects behind a condition that meet others of the unit on one field.
+
+        They are applied after the others, so that the outcome would hang on the condition; only
+        increments add up.
+
+        Raises:
+            StateError: names the key.
+        """
+        seen: dict[str, list[HashEffects | Newest]] = {}
+        records: dict[str, Newest] = {}
+        groups: list[Effects] = [self]
+        while groups:
+            group = groups.pop()
+            for key, effects in group.hashes.items():
+                seen.setdefault(key, []).append(effects)
+            if isinstance(group, Newest):
+                records[group.key] = group
+            groups += group.branches
+        for key, record in records.items():
+            if key in seen:
+                seen[key].append(record)
+        for key, several in seen.items():
+            if len(several) > 1:
+                _refuse_overlap(key, several)
+
+
+def _refuse_overlap(key: str, several: Iterable[HashEffects | Newest]) -> None:
+    written: set[str] = set()
+    incremented: set[str] = set()
+    for effects in several:
+        if isinstance(effects, Newest):
+            own = {"version", *effects.record}
+        else:
+            own = {*effects.sets, *effects.deletes, *effects.maxima, *effects.latest}
+            incremented |= effects.increments.keys()
+        if (not isinstance(effects, Newest) and effects.cleared) or written & own:
+            raise StateError(f"{key}: an effect behind a condition contradicts another one of the unit")
+        written |= own
+    if written & incremented:
+        raise StateError(f"{key}: an increment contradicts another effect of the unit")
 
 
 def is_canonical(text: str) -> bool:

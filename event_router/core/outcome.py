@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal
 
+import msgspec
+
 from event_router.core.effects import UnitOfWork
 
 Reason = Literal["invalid", "unknown_type", "rejected", "max_deliveries", "poison", "too_large", "trimmed"]
@@ -18,6 +20,8 @@ REASONS: tuple[Reason, ...] = (
     "too_large",
     "trimmed",
 )
+MAX_LETTER_FIELDS = 3_900
+"""A script cannot XADD more: Lua's unpack fails at about 8,000 values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,25 @@ class DeadLetter:
     consumer: str
     time: str
     fields: list[bytes] = field(default_factory=list)
+
+    def entry(self, stream: str, entry_id: str) -> list[bytes]:
+        """Return names and values, in turn, of the dead letter of an entry: its own, then ours."""
+        own = self.fields
+        if len(own) > 2 * MAX_LETTER_FIELDS:
+            own = [b"dlq_raw", msgspec.msgpack.encode(own)]
+        about = {
+            b"dlq_stream": stream,
+            b"dlq_id": entry_id,
+            b"dlq_reason": self.reason,
+            b"dlq_error": self.error,
+            b"dlq_deliveries": str(self.deliveries),
+            b"dlq_consumer": self.consumer,
+            b"dlq_time": self.time,
+        }
+        flat = list(own)
+        for name, value in about.items():
+            flat += (name, value.encode("utf-8", "backslashreplace"))
+        return flat
 
 
 class Verdict(IntEnum):

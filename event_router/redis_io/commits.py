@@ -12,15 +12,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from event_router.core.effects import Effects, HashEffects, Newest, Once, UnitOfWork
-from event_router.core.errors import StateError
 from event_router.core.keys import checkpoint_key, dead_letter_stream
 from event_router.core.outcome import Answer, DeadLetter, Settlement, Verdict
+from event_router.core.values import text_bytes
 from event_router.redis_io.connections import Link
 from event_router.redis_io.script import Script
 
 SET, INCREMENT, LATEST, MAXIMUM, DELETE, CLEAR, EXPIRE, ADD, ONCE, NEWEST = range(1, 11)
-MAX_LETTER_FIELDS = 3_900
-"""A script cannot XADD more: Lua's unpack fails at about 8,000 values."""
 OPS_OF_WEIGHT = 16
 BYTES_OF_WEIGHT = 4_096
 """What weighs as much as one ordinary event in a batch, so that a batch stays short for Redis."""
@@ -104,7 +102,7 @@ def operations(effects: Effects) -> list[Any]:
     )
     if effects.branches:
         if isinstance(effects, UnitOfWork):
-            _refuse_overlap(effects)
+            effects.refuse_contradictions()
         ops += map(_branch_operation, effects.branches)
     return ops
 
@@ -113,8 +111,6 @@ def _hash_operations(effects: HashEffects, ops: list[Any]) -> None:
     key = _text(effects.key)
     if effects.cleared:
         ops.append([CLEAR, key])
-    if effects.deletes and not effects.cleared:
-        ops.append([DELETE, key, *map(_text, effects.deletes)])
     if effects.sets:
         ops.append(_pairs(SET, key, effects.sets))
     if effects.latest:
@@ -126,6 +122,9 @@ def _hash_operations(effects: HashEffects, ops: list[Any]) -> None:
         ops.append(_numbers(SET if effects.cleared else MAXIMUM, key, effects.maxima))
     if effects.increments:
         ops.append(_numbers(SET if effects.cleared else INCREMENT, key, effects.increments))
+    if effects.deletes and not effects.cleared:
+        # Last, so that the key keeps its time to live unless the unit leaves nothing in it.
+        ops.append([DELETE, key, *map(_text, effects.deletes)])
     if effects.ttl_ms is not None:
         ops.append([EXPIRE, key, str(effects.ttl_ms)])
 
@@ -170,22 +169,8 @@ def _reads(unit: UnitOfWork) -> Any:
 
 
 def _letter(settlement: Settlement, letter: DeadLetter) -> list[Any]:
-    fields: Iterable[bytes] = letter.fields
-    if len(letter.fields) > 2 * MAX_LETTER_FIELDS:
-        fields = (b"dlq_raw", msgspec.msgpack.encode(letter.fields))
-    about = {
-        "dlq_stream": settlement.stream,
-        "dlq_id": settlement.id,
-        "dlq_reason": letter.reason,
-        "dlq_error": letter.error,
-        "dlq_deliveries": str(letter.deliveries),
-        "dlq_consumer": letter.consumer,
-        "dlq_time": letter.time,
-    }
-    flat: list[Any] = [ADD, dead_letter_stream(settlement.stream), False, *map(_raw, fields)]
-    for name, value in about.items():
-        flat += (name, _text(value))
-    return flat
+    entry = letter.entry(settlement.stream, settlement.id)
+    return [ADD, dead_letter_stream(settlement.stream), False, *map(_raw, entry)]
 
 
 def _maxlen(maxlen: int | None) -> Any:
@@ -197,9 +182,9 @@ def _text(text: str) -> Any:
         return text
     try:
         text.encode()
+        return text
     except UnicodeEncodeError:
-        return _raw(text.encode("utf-8", "surrogateescape"))
-    return text
+        return _raw(text_bytes(text))
 
 
 def _raw(data: bytes) -> msgspec.Raw:
@@ -210,25 +195,3 @@ def _raw(data: bytes) -> msgspec.Raw:
     if size < 0x1_0000:
         return msgspec.Raw(b"\xda" + size.to_bytes(2, "big") + data)
     return msgspec.Raw(b"\xdb" + size.to_bytes(4, "big") + data)
-
-
-def _refuse_overlap(unit: UnitOfWork) -> None:
-    """Conditional effects are applied after the others: on one field only increments may meet."""
-    seen: dict[str, list[HashEffects]] = {}
-    groups: list[Effects] = [unit]
-    while groups:
-        group = groups.pop()
-        for key, effects in group.hashes.items():
-            seen.setdefault(key, []).append(effects)
-        groups += group.branches
-    for key, several in seen.items():
-        if len(several) < 2:
-            continue
-        names: set[str] = set()
-        for effects in several:
-            own = {*effects.sets, *effects.deletes, *effects.maxima, *effects.latest}
-            if effects.cleared or names & own:
-                raise StateError(f"{key}: an effect behind a condition contradicts another one of the unit")
-            names |= own
-        if any(names & effects.increments.keys() for effects in several):
-            raise StateError(f"{key}: an increment behind a condition contradicts another effect")

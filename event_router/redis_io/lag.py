@@ -27,6 +27,7 @@ class StreamStatus:
         exists: whether the group exists.
         last_id: the id of the newest entry ever added.
         trimmed_unread: entries that were trimmed before the group read them, as far as is known.
+        server_ms: epoch milliseconds on the server.
         lag_is_wrong: Redis reports a lag although everything was delivered.
     """
 
@@ -41,6 +42,7 @@ class StreamStatus:
     exists: bool
     last_id: str
     trimmed_unread: int
+    server_ms: int
     lag_is_wrong: bool
 
 
@@ -86,5 +88,6 @@ def _status(stream: str, group: str, reply: list[Any]) -> StreamStatus:
         exists=bool(exists),
         last_id=last_id,
         trimmed_unread=trimmed,
+        server_ms=int(now_ms),
         lag_is_wrong=bool(exists and delivered == last_id and reported > 0),
     )

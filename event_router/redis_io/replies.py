@@ -42,6 +42,8 @@ _PASSING_CODES = (
     "NOPERM",
     "NOAUTH",
     "WRONGPASS",
+    "ACL failure in script",  # Valkey's NOPERM inside a script
+    "The user executing the script can't",  # Redis's
     "ERR max number of clients",
     "ERR MULTI is not allowed",
 )

@@ -22,7 +22,9 @@ class Script:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.text = resources.files("event_router.redis_io").joinpath("scripts", f"{name}.lua").read_text("utf-8")
+        self.text = (
+            resources.files("event_router.redis_io").joinpath("scripts", f"{name}.lua").read_text("utf-8")
+        )
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 from event_router.core.errors import NoGroup, RedisUnavailable
@@ -98,10 +99,8 @@ class Claimer(Service):
             except NoGroup:
                 pass  # the reader creates it anew
             self.rest()
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._read_lost.wait(), min(PROBE_INTERVAL_S, self._interval_s))
-            except TimeoutError:
-                pass
 
     async def take_own(self) -> None:
         """Take what this consumer left pending before it was started anew."""

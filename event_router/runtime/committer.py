@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
-from event_router.core.outcome import Answer, Verdict
+from event_router.core.outcome import Answer, Reason, Verdict
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.delivery import Delivery, InFlight
 from event_router.runtime.observer import Observer
@@ -24,7 +24,7 @@ class Returns(Protocol):
     def run_again(self, delivery: Delivery) -> None:
         """Run the handler again."""
 
-    def reject(self, delivery: Delivery, reason: str, error: str) -> None:
+    def reject(self, delivery: Delivery, reason: Reason, error: str) -> None:
         """Make the delivery a dead letter."""
 
 
@@ -75,7 +75,7 @@ class Committer(Service):
     async def run(self) -> None:
         """Commit until cancelled."""
         while True:
-            if not self._ready and not self._alone:
+            while not self._ready and not self._alone:
                 self.rest()
                 self._wake.clear()
                 await self._wake.wait()

@@ -50,7 +50,10 @@ class Connectivity:
 
     def answered(self, role: str) -> None:
         """Note that a role's call was answered."""
-        if self._failures and self._failures.pop(role, None) and not self._failures:
+        if role not in self._failures:
+            return
+        del self._failures[role]
+        if not self._failures:
             self.ended_at = self._clock.monotonic()
             began, self._since = self._since, None
             self._observer.outage_ended(self.ended_at - (began or self.ended_at))

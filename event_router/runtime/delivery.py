@@ -102,6 +102,7 @@ class InFlight:
         self._deliveries: dict[EntryKey, Delivery] = {}
         self._changed = asyncio.Event()
         self.limit = limit
+        self.on_removed: Callable[[int], None] = lambda _: None
 
     def __len__(self) -> int:
         return len(self._deliveries)
@@ -133,6 +134,7 @@ class InFlight:
             del self._deliveries[delivery.key]
             if delivery.barrier is not None:
                 delivery.barrier.left()
+            self.on_removed(1)
             if not self._changed.is_set():
                 self._changed.set()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -65,7 +64,7 @@ class Failures:
         self._opened_at: dict[str, float] = {}
         self._last_error = ""
         self.breakers = {domain: CircuitBreaker(clock.monotonic) for domain in domains}
-        self.held: dict[str, deque[Scheduled]] = {domain: deque() for domain in self.breakers}
+        self.held: dict[str, dict[EntryKey, Scheduled]] = {domain: {} for domain in self.breakers}
         self.leases: list[tuple[EntryKey, int, int]] = []
         self.wake: Callable[[], None] = lambda: None
 
@@ -74,13 +73,17 @@ class Failures:
         return f"<Failures {len(self._scheduled)} scheduled, {held} held>"
 
     def __contains__(self, key: EntryKey) -> bool:
-        return key in self._scheduled or any(item.key == key for held in self.held.values() for item in held)
+        return key in self._scheduled or any(key in held for held in self.held.values())
 
     def waiting(self) -> Iterator[EntryKey]:
         """Yield every entry that waits here for its next attempt."""
         yield from self._scheduled
         for held in self.held.values():
-            yield from (item.key for item in held)
+            yield from held
+
+    def scheduled(self) -> Iterator[EntryKey]:
+        """Yield every entry whose next attempt has a time."""
+        yield from self._scheduled
 
     def succeeded(self, delivery: Delivery) -> None:
         """Record an attempt whose handler ran to its end."""
@@ -154,7 +157,7 @@ class Failures:
         self.leases.append((item.key, 0, item.deliveries))
         held = self.held[delivery.domain]
         if len(held) < MOST_REMEMBERED:
-            held.append(item)
+            held[item.key] = item
         self.wake()
 
     def _leave(self, delivery: Delivery, deliveries: int) -> Scheduled:
@@ -176,12 +179,12 @@ class Failures:
             item = self._scheduled.pop(key)
             item.deliveries = max(0, item.deliveries - used_up[key])
             self.leases.append((key, 0, item.deliveries))
-            self.held[domain].append(item)
+            self.held[domain][key] = item
 
     def _close(self, domain: str) -> None:
         self.breakers[domain].close()
         now = self._clock.monotonic()
         self._observer.breaker_closed(domain, now - self._opened_at.pop(domain, now))
-        held, self.held[domain] = self.held[domain], deque()
-        self.put_back(held, now)
+        held, self.held[domain] = self.held[domain], {}
+        self.put_back(held.values(), now)
         self._in_flight.notify()

@@ -64,7 +64,7 @@ class Leases(Service):
         """Renew every lease once."""
         by_stream: dict[str, dict[str, None]] = defaultdict(dict)
         deliveries = {delivery.key: delivery for delivery in self._in_flight}
-        held = [item.key for items in self._failures.held.values() for item in items]
+        held = [key for items in self._failures.held.values() for key in items]
         for stream, entry_id in (*deliveries, *self._suspects.keys(), *held):
             by_stream[stream][entry_id] = None
         for stream, ids in by_stream.items():

@@ -44,7 +44,7 @@ class ReadPort(Protocol):
 class StateReadPort(Protocol):
     """Reads state fields."""
 
-    async def read(self, places: Sequence[tuple[str, str]]) -> list[str | None | InvalidState]:
+    async def read(self, places: Sequence[tuple[str, str]]) -> list[str | InvalidState | None]:
         """Return the value at each (key, field)."""
 
 

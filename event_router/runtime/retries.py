@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 
+from event_router.core.breaker import EntryKey
 from event_router.core.errors import NoGroup, RedisUnavailable
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.delivery import InFlight
@@ -123,8 +125,7 @@ class Retries(Service):
         self._probes += 1
         held = self._failures.held[domain]
         if held and self._probes % 2:
-            item = held.popleft()
-            if await self._start([item], probe=True):
+            if await self._start([_first(held)], probe=True):
                 return
         for stream in self._streams[domain]:
             entries = await self._reads.read((stream,), count=1, block_ms=None)
@@ -132,7 +133,7 @@ class Retries(Service):
                 self._starts.probe(entries[0])
                 return
         if held:
-            await self._start([held.popleft()], probe=True)
+            await self._start([_first(held)], probe=True)
 
     async def _sleep(self) -> None:
         now = self.clock.monotonic()
@@ -142,7 +143,9 @@ class Retries(Service):
             waits.append(due - now if self._in_flight.free else max(due - now, 0.05))
         if any(breaker.open for breaker in self._failures.breakers.values()):
             waits.append(self._next_probe - now)
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), max(0.0, min(waits)))
-        except TimeoutError:
-            pass
+
+
+def _first(held: dict[EntryKey, Scheduled]) -> Scheduled:
+    return held.pop(next(iter(held)))

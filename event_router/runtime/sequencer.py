@@ -156,7 +156,7 @@ class Sequencer(Service):
     async def run(self) -> None:
         """Answer reads, a batch at a time, until cancelled."""
         while True:
-            if not self._wanted:
+            while not self._wanted:
                 self.rest()
                 self._wake.clear()
                 await self._wake.wait()
@@ -165,21 +165,13 @@ class Sequencer(Service):
             await self._answer(wanted)
 
     async def _answer(self, wanted: list[tuple[Place, asyncio.Future[str | None]]]) -> None:
-        places = [place for place, _ in wanted]
-        while True:
-            try:
-                values = await self._reads.read(places)
-            except RedisUnavailable as error:
-                self.beat()
-                await self._connectivity.failed("state", error)
-            except RedisRefused as error:
-                for _, future in wanted:
-                    if not future.done():
-                        future.set_exception(RedisRefused(str(error)))
-                return
-            else:
-                self._connectivity.answered("state")
-                break
+        try:
+            values = await self._values([place for place, _ in wanted])
+        except RedisRefused as error:
+            for _, future in wanted:
+                if not future.done():
+                    future.set_exception(RedisRefused(str(error)))
+            return
         for (_, future), value in zip(wanted, values, strict=True):
             if future.done():
                 continue
@@ -187,6 +179,18 @@ class Sequencer(Service):
                 future.set_exception(value)
             else:
                 future.set_result(value)
+
+    async def _values(self, places: list[Place]) -> list[str | InvalidState | None]:
+        """Read, however long Redis takes to answer."""
+        while True:
+            try:
+                values = await self._reads.read(places)
+            except RedisUnavailable as error:
+                self.beat()
+                await self._connectivity.failed("state", error)
+            else:
+                self._connectivity.answered("state")
+                return values
 
 
 def _carry_over(unit: UnitOfWork, key: str, values: dict[str, str | None]) -> None:

@@ -54,7 +54,7 @@ class Suspects(Service):
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            if not self._queue:
+            while not self._queue:
                 self.rest()
                 self._wake.clear()
                 await self._wake.wait()

@@ -137,6 +137,7 @@ local function denied(use, key)
                 break
             end
         end
+        if use == 'stream' and not redis.acl_check_cmd('XINFO', 'STREAM', key) then answer = 'XINFO on ' .. key end
         asked[use][class] = answer
     end
     return answer
@@ -293,7 +294,8 @@ local function check_reads(reads)
         local key, field = reads[i], reads[i + 1]
         flush_field(key, field)
         if types[key] ~= 'hash' then
-            local status = wrong_type('hash', key)
+            local status, what = wrong_type('hash', key)
+            if status == DENIED then return status, what end
             if status then return CONFLICT end -- its handler runs again and meets the wrong type
         end
         if call('HGET', key, field) ~= reads[i + 2] then return CONFLICT end
@@ -325,6 +327,7 @@ local function apply_latest(op)
     local key = op[2]
     for i = 3, #op, 3 do
         local field, version = op[i], op[i + 1]
+        flush_field(key, field .. ':version')
         local stored = call('HGET', key, field .. ':version')
         if not stored or newer(version, stored) then
             call('HSET', key, field, op[i + 2], field .. ':version', version)
@@ -335,7 +338,7 @@ end
 local function apply_maxima(op)
     for i = 3, #op, 2 do
         local stored = call('HGET', op[2], op[i])
-        if not stored or less(number(stored), number(op[i + 1])) then call('HSET', op[2], op[i], op[i + 1]) end
+        if not stored or not canonical(stored) or less(number(stored), number(op[i + 1])) then call('HSET', op[2], op[i], op[i + 1]) end
     end
 end
 
@@ -363,7 +366,7 @@ local function apply_op(op, id)
         types[key] = 'none'
         return
     elseif code == DELETE then
-        flush_fields(op, 1)
+        flush(key) -- what is still to be written may keep the key, and its time to live
         in_chunks('HDEL', op, 3, 1)
         types[key] = nil
         return
@@ -436,8 +439,14 @@ for _, stream in ipairs(streams) do
         return redis.error_reply('NOPERM this user has no permissions to run XACK on ' .. stream)
     end
 end
+local kept = redis.pcall('HGET', checkpoint_key, 'f')
+if type(kept) == 'table' and kept.err then return kept end
 if not redis.acl_check_cmd('HSET', checkpoint_key, 'f', 'v') then
     return redis.error_reply('NOPERM this user has no permissions to run HSET on ' .. checkpoint_key)
+end
+
+local function refused_by_acl(problem) -- Valkey's words, and Redis's
+    return find(problem, 'ACL failure in script', 1, true) or find(problem, 'The user executing the script', 1, true)
 end
 
 local answers, highest = {}, {}
@@ -450,7 +459,7 @@ for i, unit in ipairs(units) do
     if not ok then
         if not acknowledged then take_back() end
         local problem = type(answer) == 'table' and answer.err or tostring(answer)
-        answer = { acknowledged and BROKEN or INVALID, problem }
+        answer = { acknowledged and BROKEN or refused_by_acl(problem) and DENIED or INVALID, problem }
     end
     answers[i] = answer
     if answer == COMMITTED or answer == SETTLED then

@@ -1,0 +1,147 @@
+"""Reads new entries as long as there is room for them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
+from event_router.runtime.connectivity import Clock, Connectivity
+from event_router.runtime.delivery import InFlight
+from event_router.runtime.dispatcher import Dispatcher
+from event_router.runtime.failures import Failures
+from event_router.runtime.flow import Measured, next_limit
+from event_router.runtime.observer import Observer
+from event_router.runtime.ports import ReadPort
+from event_router.runtime.services import Service
+
+ADJUST_EVERY_S = 0.25
+WASTED_READ_PAUSE_S = 1.0
+
+
+class Consumer(Service):
+    """The reading loop. Its duties:
+
+    1. read from every stream whose domain takes events, no more than there is room for;
+    2. stop reading a domain while its breaker is open;
+    3. have a missing group created anew;
+    4. adjust how much may be in flight to what the handlers manage.
+    """
+
+    name = "read"
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        reads: ReadPort,
+        dispatcher: Dispatcher,
+        failures: Failures,
+        in_flight: InFlight,
+        connectivity: Connectivity,
+        observer: Observer,
+        recreate: Callable[[str], Awaitable[None]],
+        read_lost: Callable[[], None],
+        streams: Mapping[str, Sequence[str]],
+        read_count: int,
+        block_ms: int,
+        max_in_flight: int,
+    ) -> None:
+        super().__init__(clock)
+        self._reads = reads
+        self._dispatcher = dispatcher
+        self._failures = failures
+        self._in_flight = in_flight
+        self._connectivity = connectivity
+        self._observer = observer
+        self._recreate = recreate
+        self._read_lost = read_lost
+        self._streams = streams
+        self._read_count = read_count
+        self._block_ms = block_ms
+        self._max_in_flight = max_in_flight
+        self._rotation = 0
+        self._left = 0
+        self._full = False
+        self._adjusted = (clock.monotonic(), time.process_time())
+        self._reading = False
+        self.quiet = False
+
+    async def run(self) -> None:
+        """Read until `quiet` is called."""
+        while not self.quiet:
+            self.rest()
+            streams = self._open_streams()
+            if not streams:
+                await self._wait(lambda: self.quiet or bool(self._open_streams()))
+                continue
+            if self._in_flight.free * 4 < self._in_flight.limit:
+                self._full = True
+                await self._wait(self._has_room)
+                continue
+            self.beat()
+            await self._read(streams)
+
+    async def be_quiet(self) -> None:
+        """Read no more; end a read that is blocked. What it returned is dispatched."""
+        self.quiet = True
+        self._in_flight.notify()
+        while self._reading and self._task is not None and not self._task.done():
+            try:
+                await self._reads.unblock()
+            except (RedisUnavailable, RedisRefused):
+                await self.stop()
+                return
+            await asyncio.wait([self._task], timeout=0.1)
+
+    def settled(self, count: int) -> None:
+        """Note that entries left; what was measured adjusts the limit now and then."""
+        self._left += count
+        now = self.clock.monotonic()
+        since, cpu = self._adjusted
+        elapsed = now - since
+        if elapsed >= ADJUST_EVERY_S:
+            cpu_now = time.process_time()
+            measured = Measured(self._left / elapsed, self._full, (cpu_now - cpu) / elapsed)
+            self._in_flight.limit = next_limit(self._in_flight.limit, measured, self._max_in_flight)
+            self._adjusted = (now, cpu_now)
+            self._left, self._full = 0, False
+
+    async def _read(self, streams: Sequence[str]) -> None:
+        """Read once and dispatch what came."""
+        free = self._in_flight.free
+        if free < len(streams):  # not a place each: take turns
+            streams = [streams[(self._rotation + index) % len(streams)] for index in range(free)]
+            self._rotation += free
+        count = max(1, min(self._read_count, free // len(streams)))
+        self._reading = True
+        try:
+            entries = await self._reads.read(streams, count=count, block_ms=self._block_ms)
+        except NoGroup as error:
+            await self._recreate(error.stream)
+        except RedisUnavailable as error:
+            self._read_lost()
+            await self._connectivity.failed("read", error)
+        except RedisRefused as error:
+            self._observer.refused(f"read of {', '.join(streams)}", str(error))
+            await asyncio.sleep(WASTED_READ_PAUSE_S)
+        else:
+            self._connectivity.answered("read")
+            self._dispatcher.accept(map(self._dispatcher.delivery, entries))
+        finally:
+            self._reading = False
+
+    async def _wait(self, condition: Callable[[], bool]) -> None:
+        await self._in_flight.wait_until(condition)
+
+    def _has_room(self) -> bool:
+        return self.quiet or self._in_flight.free * 4 >= self._in_flight.limit
+
+    def _open_streams(self) -> list[str]:
+        return [
+            stream
+            for domain, streams in self._streams.items()
+            if not self._failures.breakers[domain].open
+            for stream in streams
+        ]

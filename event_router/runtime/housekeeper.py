@@ -1,0 +1,79 @@
+"""The periodic work around the stream path: retention, dead consumers, the group's figures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
+from event_router.runtime.connectivity import Clock, Connectivity
+from event_router.runtime.observer import Observer
+from event_router.runtime.ports import GroupPort
+from event_router.runtime.services import Service
+
+INTERVAL_S = 2.0
+FULL_TRIM = 10_000
+
+
+class Housekeeper(Service):
+    """Trims what every group has settled, removes dead consumers, has the figures refreshed.
+
+    Every pod does it; each step is one atomic script, so that they do not disturb one another.
+    """
+
+    name = "housekeeping"
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        groups: GroupPort,
+        refresh: Callable[[], Awaitable[None]],
+        connectivity: Connectivity,
+        observer: Observer,
+        streams: Sequence[str],
+        consumer: str,
+        min_length: int,
+        dead_after_ms: int,
+    ) -> None:
+        super().__init__(clock)
+        self._groups = groups
+        self._refresh = refresh
+        self._connectivity = connectivity
+        self._observer = observer
+        self._streams = streams
+        self._consumer = consumer
+        self._min_length = min_length
+        self._dead_after_ms = dead_after_ms
+
+    async def run(self) -> None:
+        """Work every few seconds until cancelled."""
+        while True:
+            self.beat()
+            try:
+                await self.run_once()
+                self._connectivity.answered("control")
+            except RedisUnavailable as error:
+                await self._connectivity.failed("control", error)
+                continue
+            except NoGroup:
+                pass  # the reader creates it anew
+            except RedisRefused as error:
+                self._observer.refused("housekeeping", str(error))
+            self.rest()
+            await asyncio.sleep(INTERVAL_S * (0.8 + 0.4 * self.clock.random()))
+
+    async def run_once(self) -> None:
+        """Do everything once."""
+        await self._refresh()
+        for stream in self._streams:
+            while True:
+                trimmed = await self._groups.retain(stream, least=self._min_length)
+                if trimmed:
+                    self._observer.retained(stream, trimmed)
+                if trimmed < FULL_TRIM:
+                    break
+                self.beat()
+            removed = await self._groups.remove_dead(stream, idle_ms=self._dead_after_ms, keep=self._consumer)
+            if removed:
+                self._observer.consumers_removed(stream, removed)
