@@ -105,7 +105,7 @@ class EmbeddedServer:
         process, self._process, self._url = self._process, None, None
         if process is not None:
             (self._dir / ADDRESS_FILE).unlink(missing_ok=True)
-            _end(process)
+            end(process, within_s=_STOP_TIMEOUT_S)
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -136,7 +136,7 @@ class EmbeddedServer:
                 else:
                     return process, port
             except BaseException:
-                _end(process)
+                end(process, within_s=_STOP_TIMEOUT_S)
                 raise
             # Another program may have taken the port between our look and the server's bind.
             if attempt == _PORTS_TRIED or "in use" not in self._last_words():
@@ -165,7 +165,7 @@ class EmbeddedServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=stop_with_the_parent(),
             )
 
     def _last_words(self) -> str:
@@ -228,23 +228,25 @@ def _stop_orphan(data_dir: Path) -> None:
     (data_dir / ADDRESS_FILE).unlink(missing_ok=True)
 
 
-def _die_with(parent: int) -> Callable[[], None] | None:
+def stop_with_the_parent() -> Callable[[], None] | None:
+    """Return what a child runs before its program, so that it is stopped when this thread is gone (Linux)."""
     if sys.platform != "linux":
         return None
-    prctl = ctypes.CDLL(None).prctl
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
 
-    def stop_when_the_parent_is_gone() -> None:
+    def ask_the_kernel() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(1)
 
-    return stop_when_the_parent_is_gone
+    return ask_the_kernel
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes], *, within_s: float) -> None:
+    """Ask a child to stop, and make it stop when it has not after `within_s` seconds."""
     process.terminate()
     try:
-        process.wait(_STOP_TIMEOUT_S)
+        process.wait(within_s)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -256,7 +256,20 @@ class Settings(BaseSettings):
 
     def streams(self, domain: str) -> tuple[str, ...]:
         """The names of a domain's streams, in the order of their shards."""
-        return KeyNames(stream_template=self.stream_template, shards=self.shards).streams(domain)
+        return self.key_names.streams(domain)
+
+    @property
+    def key_names(self) -> KeyNames:
+        """The templates of every name on the wire."""
+        return KeyNames(
+            stream_template=self.stream_template,
+            state_prefix=self.state_prefix,
+            job_state_template=self.job_state_template,
+            job_state_ttl_ms=self.job_state_ttl_s * 1000,
+            job_channel_template=self.job_channel_template,
+            outbox_maxlen=self.outbox_maxlen,
+            shards=self.shards,
+        )
 
 
 @dataclass(frozen=True, slots=True)

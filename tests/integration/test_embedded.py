@@ -122,7 +122,7 @@ def test_an_orphan_is_stopped_before_a_new_server_takes_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the kernel does not stop it (macOS), the server outlives a killed owner."""
-    monkeypatch.setattr(embedded, "_die_with", lambda parent: None)
+    monkeypatch.setattr(embedded, "stop_with_the_parent", lambda: None)
     orphan = EmbeddedServer(tmp_path)
     orphan.start()
     assert orphan._lock is not None

@@ -1,0 +1,30 @@
+"""All commands under one name."""
+
+from __future__ import annotations
+
+import typer
+
+from event_router.cli.check import check
+from event_router.cli.demo import demo
+from event_router.cli.dlq import group as dlq
+from event_router.cli.publish import publish
+from event_router.cli.run import run
+from event_router.cli.state import group as state
+from event_router.cli.status import pending, status
+
+app = typer.Typer(
+    name="event-router",
+    help="Routes Redis Streams events to handlers and commits each event's effects exactly once.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(run)
+app.command()(check)
+app.command()(publish)
+app.add_typer(state, name="state")
+app.command()(status)
+app.command()(pending)
+app.add_typer(dlq, name="dlq")
+app.command()(demo)

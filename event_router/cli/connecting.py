@@ -1,0 +1,98 @@
+"""From the settings to the Redis a command talks to, and to the streams it is about."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from event_router.cli.failures import WrongUsage
+from event_router.core.errors import RedisRefused, RedisUnavailable
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from event_router.core.registry import HandlerRegistry
+    from event_router.settings import Settings
+
+
+def settings_from(config: Path | None, streams_url: str | None = None) -> Settings:
+    """Read the settings for a command."""
+    from event_router.settings import load
+
+    return load(config, redis_streams_url=streams_url)
+
+
+def url_of(settings: Settings, *, operator: bool = False) -> str:
+    """Return the URL of the streams Redis; `operator` is for commands that change things.
+
+    Raises ConfigurationError when no URL is set and no embedded server runs from the data directory.
+    """
+    from event_router.embedded import running
+    from event_router.settings import SettingsError
+
+    if operator and settings.operator_url is not None:
+        return settings.operator_url
+    url = settings.redis_streams_url or running(settings.data_dir)
+    if url is None:
+        raise SettingsError(
+            f"no Redis to talk to: set EVENT_ROUTER_REDIS_STREAMS_URL, or start an embedded server in"
+            f" {settings.data_dir} with `event-router run --embedded` (`make run`)"
+        )
+    return url
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: Settings, *, operator: bool = False) -> AsyncIterator[Redis]:
+    """Give a client of the streams Redis; its errors leave as one line that names the URL."""
+    from redis.exceptions import RedisError
+
+    from event_router.redis_io.address import parse_url
+    from event_router.redis_io.connections import open_client
+    from event_router.redis_io.replies import translated
+
+    address = parse_url(url_of(settings, operator=operator))
+    client = open_client(address, timeout_s=settings.redis_timeout_s, name="event-router-cli")
+    try:
+        yield client
+    except (RedisUnavailable, RedisRefused, RedisError, OSError) as error:
+        problem = translated(error)
+        kind = RedisUnavailable if isinstance(problem, RedisUnavailable) else RedisRefused
+        raise kind(f"{address.redacted}: {problem}") from error
+    finally:
+        await client.aclose(close_connection_pool=True)
+
+
+def complete(command: Coroutine[Any, Any, int | None]) -> None:
+    """Run a command to its end and exit with the code it returns."""
+    import typer
+
+    if code := asyncio.run(command):
+        raise typer.Exit(code)
+
+
+def registry_of(settings: Settings) -> HandlerRegistry:
+    """Return the handlers that the settings name."""
+    from event_router.app import load_handlers
+
+    return load_handlers(settings)
+
+
+def streams_of(settings: Settings, only: str | None = None) -> list[str]:
+    """Return the streams of the served domains, or the one that is named."""
+    if only is not None:
+        return [only.removeprefix("dlq:")]
+    domains = settings.domains or registry_of(settings).domains
+    return [stream for domain in domains for stream in settings.streams(domain)]
+
+
+def moment(text: str | None, option: str) -> int | None:
+    """Return epoch milliseconds of a time given as an option."""
+    from event_router.core.timestamps import parse_time
+
+    try:
+        return None if text is None else parse_time(text)
+    except ValueError as error:
+        raise WrongUsage(f"{option}: {error}") from None
