@@ -1,0 +1,116 @@
+"""A server on which commits are tried, beside the model that says what they must do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+import redis
+
+from event_router.core.keys import checkpoint_key
+from event_router.core.model import StateModel
+from event_router.core.outcome import Answer, Settlement
+from event_router.redis_io.address import parse_url
+from event_router.redis_io.commits import Commits
+from event_router.redis_io.connections import Link
+from tests.environment.servers import Server
+
+GROUP = "event-router-group"
+CONSUMER = "consumer-a"
+
+
+class CommitBench:
+    """Commits over a link of its own, and a client that looks at the outcome. Use it in a `with`."""
+
+    def __init__(self, server: Server) -> None:
+        self.client: redis.Redis = server.client(decode_responses=False)
+        self._runner = asyncio.Runner()
+        self._link = Link(parse_url(server.url), timeout_s=10, name="commit")
+        self.commits = Commits(self._link, GROUP)
+
+    def __enter__(self) -> CommitBench:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._runner.run(self._link.close())
+        self._runner.close()
+        self.client.close()
+
+    def send(self, settlements: Iterable[Settlement]) -> list[Answer]:
+        """Commit a batch."""
+        return self._runner.run(self.commits.send(self.commits.pack(list(settlements))))
+
+    def deliver(self, stream: str, *ids: str) -> None:
+        """Add entries with these ids, and read them as the group."""
+        for entry_id in ids:
+            self.client.xadd(stream, {"type": "x"}, id=entry_id)
+        self.client.xgroup_create(stream, GROUP, id="0", mkstream=True)
+        if ids:
+            self.client.xreadgroup(GROUP, CONSUMER, {stream: ">"})
+
+    def pending(self, stream: str) -> set[str]:
+        """Return the ids pending in the group."""
+        found = self.client.xpending_range(stream, GROUP, min="-", max="+", count=10_000)
+        return {entry["message_id"].decode() for entry in found}
+
+    def checkpoint(self, stream: str) -> str | None:
+        """Return what is kept as the stream's checkpoint."""
+        found: bytes | None = self.client.hget(checkpoint_key(GROUP), stream)
+        return None if found is None else found.decode()
+
+    def load(self, initial: dict[str, tuple[str, Any]], ttl_ms: int | None) -> StateModel:
+        """Create keys, each of its type, and return the model of them."""
+        model = StateModel()
+        for key, (kind, content) in initial.items():
+            name = as_bytes(key)
+            if kind == "hash":
+                self.client.hset(name, mapping={as_bytes(f): as_bytes(v) for f, v in content.items()})
+                model.hashes[key] = dict(content)
+            elif kind == "stream":
+                self.client.xadd(name, content)
+                model.streams[key] = [tuple(part for pair in content.items() for part in pair)]
+            else:
+                self.client.set(name, content) if kind == "string" else self.client.rpush(name, content)
+                model.others[key] = kind
+            if ttl_ms is not None:
+                self.client.pexpire(name, ttl_ms)
+                model.ttl_ms[key] = ttl_ms
+        return model
+
+    def model(self, but: Iterable[str]) -> StateModel:
+        """Return what the server holds, without the keys in `but`, as the model would hold it."""
+        found = StateModel()
+        for name in self.client.scan_iter(count=1000):
+            key = as_text(name)
+            if key in but or key == checkpoint_key(GROUP):
+                continue
+            kind = self.client.type(name).decode()
+            if kind == "hash":
+                found.hashes[key] = {as_text(f): as_text(v) for f, v in self.client.hgetall(name).items()}
+            elif kind == "stream":
+                found.streams[key] = self.entries(name)
+            else:
+                found.others[key] = kind
+            ttl_ms = self.client.pttl(name)
+            if ttl_ms != -1:
+                found.ttl_ms[key] = ttl_ms
+        return found
+
+    def entries(self, stream: str | bytes) -> list[tuple[str, ...]]:
+        """Return the names and values, in turn, of each entry (redis-py's dicts lose repetitions)."""
+        found: Any = self.client.eval("return redis.call('XRANGE', KEYS[1], '-', '+')", 1, stream)
+        return [tuple(as_text(part) for part in flat) for _, flat in found]
+
+
+def as_bytes(text: str) -> bytes:
+    """Return the bytes of a text of the model."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def as_text(raw: bytes) -> str:
+    """Return bytes as the model holds them."""
+    return raw.decode("utf-8", "surrogateescape")

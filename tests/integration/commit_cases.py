@@ -1,0 +1,170 @@
+"""Random commits for the property tests: keyspaces, units of work and dead letters, as hypothesis strategies.
+
+All strategies draw from small pools, so that units meet on keys, fields, marks and entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import strategies as st
+
+from event_router.core.effects import Effects, Newest, Once, UnitOfWork
+from event_router.core.errors import StateError
+from event_router.core.outcome import DeadLetter, Settlement
+
+STREAMS = ("events:x", "events:ÿ")
+ENTRY_IDS = ("1-1", "1-2", "2-0", "9-9", "10-0")
+NEVER_DELIVERED = "11-0"
+KEYS = ("k:a", "k:b", "k:ключ", "k:\udcff")
+LOGS = ("s:a", "s:b")
+MARKS = ("event-router:mark:a", "event-router:mark:b")
+FIELDS = ("n", "m", "f", "n:version", "version", "\udc80ü")
+
+NUMBERS = (0, 1, -1, 5, 10**14, 10**15, -(10**15), 2**53 + 1, 2**62, 2**63 - 1, -(2**63), -(2**63) + 1)
+NO_NUMBERS = ("", "007", "+1", "1.0", "-0", "-", "abc", " 1", "1e3", "9223372036854775808", "9" * 30)
+VERSIONS = (
+    "9:1-1@s",
+    "10:1-1@s",
+    "10:1-2@s",
+    "10:1-1@t",
+    "10:1-1@ß",
+    "99999999999999999999:1-1@s",
+    "0:3:1-1@s",
+    "0:3:1-10@s",
+    "1:0:1-1@s",
+    "junk",
+    "",
+)
+
+numbers = st.sampled_from(NUMBERS) | st.integers(-(2**63), 2**63 - 1) | st.integers(-9, 9)
+texts = (
+    numbers.map(str)
+    | st.sampled_from(NO_NUMBERS)
+    | st.binary(max_size=60).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+)
+values = texts | st.sampled_from(VERSIONS)
+fields = st.sampled_from(FIELDS)
+keys = st.sampled_from(KEYS)
+ttls = st.sampled_from((3_600_000, 7_200_000))
+
+hash_effects = st.one_of(
+    st.tuples(st.just("set"), keys, fields, values),
+    st.tuples(st.just("increment"), keys, fields, numbers),
+    st.tuples(st.just("increment"), keys, st.just("n"), st.integers(-9, 9)),
+    st.tuples(st.just("maximum"), keys, fields, numbers),
+    st.tuples(st.just("set_latest"), keys, fields, values, st.sampled_from(VERSIONS)),
+    st.tuples(st.just("delete"), keys, fields),
+    st.tuples(st.just("clear"), keys),
+    st.tuples(st.just("expire"), keys, ttls),
+)
+emissions = st.tuples(
+    st.just("emit"),
+    st.sampled_from(LOGS) | keys,
+    st.dictionaries(fields, values, min_size=1, max_size=3),
+    st.sampled_from((None, 100_000)),
+)
+plain_effects = st.lists(hash_effects | emissions, max_size=6)
+branches = st.one_of(
+    st.tuples(st.just("once"), st.sampled_from(MARKS), ttls, plain_effects),
+    st.tuples(
+        st.just("newest"),
+        keys,
+        st.sampled_from(VERSIONS),
+        st.dictionaries(st.sampled_from(("stage", "n")), values, min_size=1),
+        ttls,
+        plain_effects,
+    ),
+)
+units = st.tuples(plain_effects, st.lists(branches, max_size=2))
+
+reads = st.lists(st.tuples(st.booleans(), keys, fields, st.none() | values), max_size=3)
+"""Whether the read is up to date; where not, the value it found."""
+
+letters = st.builds(
+    DeadLetter,
+    reason=st.sampled_from(("invalid", "poison")),
+    error=st.text(max_size=20),
+    deliveries=st.integers(0, 9),
+    consumer=st.just("consumer-a"),
+    time=st.just("2026-01-01T00:00:00.000Z"),
+    fields=st.lists(st.binary(max_size=300), max_size=6).map(lambda parts: parts[: len(parts) // 2 * 2]),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One entry's part of a batch, before its up-to-date reads are filled in."""
+
+    stream: str
+    entry_id: str
+    unit: Any
+    reads: Any
+    letter: DeadLetter | None
+
+    def settlement(self, hashes: dict[str, dict[str, str]]) -> Settlement:
+        """Return what is committed; `hashes` is what an up-to-date read finds."""
+        if self.letter is not None:
+            return Settlement(self.stream, self.entry_id, self.letter)
+        unit = unit_of(*self.unit)
+        for up_to_date, key, field, value in self.reads:
+            unit.reads[key, field] = hashes.get(key, {}).get(field) if up_to_date else value
+        return Settlement(self.stream, self.entry_id, unit)
+
+
+cases = st.builds(
+    Case,
+    stream=st.sampled_from(STREAMS),
+    entry_id=st.sampled_from((*ENTRY_IDS, NEVER_DELIVERED)),
+    unit=units,
+    reads=reads,
+    letter=st.none() | st.none() | st.none() | letters,
+)
+batches = st.lists(cases, min_size=1, max_size=8)
+
+initial_keys = st.dictionaries(
+    st.sampled_from((*KEYS, *LOGS, *MARKS, f"dlq:{STREAMS[0]}")),
+    st.one_of(
+        st.tuples(st.just("hash"), st.dictionaries(fields, values, min_size=1)),
+        st.tuples(st.just("hash"), st.dictionaries(fields, values, min_size=1)),
+        st.tuples(st.just("stream"), st.just({"old": "entry"})),
+        st.tuples(st.just("string"), st.just("text")),
+        st.tuples(st.just("list"), st.just("element")),
+    ),
+)
+
+
+def unit_of(plain: Iterable[Any], conditional: Iterable[Any]) -> UnitOfWork:
+    """Record the effects one by one; those that contradict earlier ones are left out."""
+    unit = UnitOfWork()
+    _record(unit, plain)
+    for kind, *rest in conditional:
+        branch: Once | Newest
+        if kind == "once":
+            mark, ttl_ms, inner = rest
+            branch = Once(mark, ttl_ms)
+        else:
+            key, version, record, ttl_ms, inner = rest
+            branch = Newest(key, version, dict(record), ttl_ms)
+        _record(branch, inner)
+        unit.branches.append(branch)
+        try:
+            unit.refuse_contradictions()
+        except StateError:
+            unit.branches.pop()
+    return unit
+
+
+def _record(effects: Effects, recorded: Iterable[Any]) -> None:
+    for kind, key, *rest in recorded:
+        try:
+            if kind == "emit":
+                effects.emit(key, *rest)
+            elif kind == "expire":
+                effects.hash(key).ttl_ms = rest[0]
+            else:
+                getattr(effects.hash(key), kind)(*rest)
+        except StateError:
+            continue

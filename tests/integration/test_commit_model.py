@@ -1,0 +1,81 @@
+"""The commit script against the model: whatever is committed, nothing in part and nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from event_router.core.entry_id import parse_id
+from event_router.core.model import StateModel
+from event_router.core.outcome import Answer, Settlement
+from tests.environment.servers import Server
+from tests.integration.commit_bench import CommitBench
+from tests.integration.commit_cases import ENTRY_IDS, STREAMS, Case, batches, initial_keys
+
+TTL_TOLERANCE_MS = 60_000
+
+
+@pytest.fixture
+def bench(server: Server) -> Iterator[CommitBench]:
+    with CommitBench(server) as bench:
+        yield bench
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    initial=initial_keys,
+    ttl_ms=st.none() | st.just(600_000),
+    rounds=st.lists(st.tuples(batches, st.booleans()), min_size=1, max_size=3),
+)
+def test_any_commits_leave_what_the_model_says(
+    bench: CommitBench,
+    initial: dict[str, tuple[str, Any]],
+    ttl_ms: int | None,
+    rounds: list[tuple[list[Case], bool]],
+) -> None:
+    bench.client.flushall()
+    model = bench.load(initial, ttl_ms)
+    for stream in STREAMS:
+        bench.deliver(stream, *ENTRY_IDS)
+        model.pending[stream] = set(ENTRY_IDS)
+    for batch, resent in rounds:
+        settlements, expected = _foreseen(model, batch)
+        assert bench.send(settlements) == expected
+        _assert_same(bench, model)
+        _assert_checkpoints(bench, model, settlements)
+        if resent:
+            assert bench.send(settlements) == model.commit_batch(settlements)
+            _assert_same(bench, model)
+
+
+def _foreseen(model: StateModel, batch: Sequence[Case]) -> tuple[list[Settlement], list[Answer]]:
+    """Commit a batch to the model, where each up-to-date read sees what those before it left."""
+    settlements, answers = [], []
+    for case in batch:
+        settlement = case.settlement(model.hashes)
+        settlements.append(settlement)
+        answers.append(model.commit(settlement))
+    return settlements, answers
+
+
+def _assert_same(bench: CommitBench, model: StateModel) -> None:
+    found = bench.model(but=STREAMS)
+    assert found.hashes == model.hashes
+    assert found.streams == model.streams
+    assert found.others == model.others
+    assert found.ttl_ms.keys() == model.ttl_ms.keys()
+    for key, ttl_ms in model.ttl_ms.items():
+        assert ttl_ms - TTL_TOLERANCE_MS < found.ttl_ms[key] <= ttl_ms, key
+    for stream in STREAMS:
+        assert bench.pending(stream) == model.pending[stream]
+
+
+def _assert_checkpoints(bench: CommitBench, model: StateModel, settlements: list[Settlement]) -> None:
+    for stream in {settlement.stream for settlement in settlements}:
+        pending = model.pending[stream]
+        if pending:
+            assert bench.checkpoint(stream) == f"({min(pending, key=parse_id)}"
