@@ -134,6 +134,7 @@ class Demo:
         keys = self.settings.key_names
         events = Traffic(random.Random(), f"demo-{int(time.time())}").events()
         begin = last_look = time.monotonic()
+        settled = 0
         while self.seconds is None or time.monotonic() - begin < self.seconds:
             due = int((time.monotonic() - begin) * self.rate) - sum(self.published.values())
             pipeline = client.pipeline(transaction=False)
@@ -143,9 +144,10 @@ class Demo:
                 self.published[stream] = self.published.get(stream, 0) + 1
             await pipeline.execute()
             if time.monotonic() - last_look >= LOOK_S:
-                settled, elapsed = self.settled, time.monotonic() - last_look
                 await self._look(client)
-                self.speed, last_look = (self.settled - settled) / elapsed, time.monotonic()
+                now = time.monotonic()
+                self.speed = (self.settled - settled) / (now - last_look)
+                settled, last_look = self.settled, now
                 show()
             if self.router.poll() is not None:
                 raise Failed(f"the demo's router ended; see {self.settings.data_dir / LOG_FILE}")
@@ -155,11 +157,11 @@ class Demo:
         deadline = time.monotonic() + FINISH_S
         while True:
             await self._look(client)
-            show()
             if not any(status.lag or status.pending for status in self.found):
                 return True
             if time.monotonic() > deadline:
                 return False
+            show()
             await asyncio.sleep(LOOK_S)
 
     async def _look(self, client: Redis) -> None:

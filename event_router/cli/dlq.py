@@ -151,10 +151,11 @@ async def _replay(
                     if output is Output.json:
                         names = {"stream": letter.stream, "id": letter.id, "origin_id": letter.origin_id}
                         print_json(names | {"outcome": done.outcome, "entry_id": done.entry_id})
-    finally:
-        # Also when it is interrupted half way: what was given back is given back.
-        outcome = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no letters chosen"
-        (print if output is Output.text else note)(outcome)
+    except BaseException:
+        if counts:  # what was given back before the error stays given back
+            note(_counted(counts))
+        raise
+    (print if output is Output.text else note)(_counted(counts))
     return 1 if choice.ids and not counts else 0
 
 
@@ -207,6 +208,10 @@ async def _purge(
             print_json({"stream": dlq.removeprefix("dlq:"), "purged": count, "dry_run": dry_run})
     else:
         print(f"{sum(deleted.values())} {'would be deleted' if dry_run else 'deleted'}")
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "no letters chosen"
 
 
 def _choice(
