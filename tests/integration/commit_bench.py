@@ -19,15 +19,26 @@ from tests.environment.servers import Server
 
 GROUP = "event-router-group"
 CONSUMER = "consumer-a"
+_DUMP = """
+local found = {}
+for _, key in ipairs(redis.call('KEYS', '*')) do
+    local kind, content = redis.call('TYPE', key).ok, false
+    if kind == 'hash' then content = redis.call('HGETALL', key) end
+    if kind == 'stream' then content = redis.call('XRANGE', key, '-', '+') end
+    found[#found + 1] = { key, kind, redis.call('PTTL', key), content }
+end
+return found
+"""
 
 
 class CommitBench:
     """Commits over a link of its own, and a client that looks at the outcome. Use it in a `with`."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, *, user: str = "") -> None:
         self.client: redis.Redis = server.client(decode_responses=False)
         self._runner = asyncio.Runner()
-        self._link = Link(parse_url(server.url), timeout_s=10, name="commit")
+        url = server.url.replace("://", f"://{user}@") if user else server.url
+        self._link = Link(parse_url(url), timeout_s=10, name="commit")
         self.commits = Commits(self._link, GROUP)
 
     def __enter__(self) -> CommitBench:
@@ -84,18 +95,18 @@ class CommitBench:
     def model(self, but: Iterable[str]) -> StateModel:
         """Return what the server holds, without the keys in `but`, as the model would hold it."""
         found = StateModel()
-        for name in self.client.scan_iter(count=1000):
+        dump: Any = self.client.eval(_DUMP, 0)
+        for name, kind, ttl_ms, content in dump:
             key = as_text(name)
             if key in but or key == checkpoint_key(GROUP):
                 continue
-            kind = self.client.type(name).decode()
-            if kind == "hash":
-                found.hashes[key] = {as_text(f): as_text(v) for f, v in self.client.hgetall(name).items()}
-            elif kind == "stream":
-                found.streams[key] = self.entries(name)
+            if kind == b"hash":
+                texts = [as_text(part) for part in content]
+                found.hashes[key] = dict(zip(texts[::2], texts[1::2], strict=True))
+            elif kind == b"stream":
+                found.streams[key] = [tuple(as_text(part) for part in flat) for _, flat in content]
             else:
-                found.others[key] = kind
-            ttl_ms = self.client.pttl(name)
+                found.others[key] = kind.decode()
             if ttl_ms != -1:
                 found.ttl_ms[key] = ttl_ms
         return found

@@ -109,13 +109,6 @@ local function newer(a, b)
     end
 end
 
-local function id_less(a, b)
-    local a_ms, a_seq = match(a, '^(%d+)-(%d+)$')
-    local b_ms, b_seq = match(b, '^(%d+)-(%d+)$')
-    if a_ms ~= b_ms then return magnitude_less(a_ms, b_ms) end
-    return magnitude_less(a_seq, b_seq)
-end
-
 -- Permissions and key types, asked once a batch for each kind of key.
 
 local SAMPLES = {
@@ -414,7 +407,7 @@ end
 local function process(unit)
     local stream, id = streams[unit[1]], unit[2]
     local status, reason
-    if unit[3] then status = check_reads(unit[3]) end
+    if unit[3] then status, reason = check_reads(unit[3]) end
     if not status then status, reason = check(unit[4]) end
     if status then
         take_back()
@@ -449,7 +442,7 @@ local function refused_by_acl(problem) -- Valkey's words, and Redis's
     return find(problem, 'ACL failure in script', 1, true) or find(problem, 'The user executing the script', 1, true)
 end
 
-local answers, highest = {}, {}
+local answers, settled = {}, {}
 for i, unit in ipairs(units) do
     undo, acknowledged = {}, false
     if next(marks) then marks = {} end
@@ -462,23 +455,26 @@ for i, unit in ipairs(units) do
         answer = { acknowledged and BROKEN or refused_by_acl(problem) and DENIED or INVALID, problem }
     end
     answers[i] = answer
-    if answer == COMMITTED or answer == SETTLED then
-        local top = highest[unit[1]]
-        if not top or id_less(top, unit[2]) then highest[unit[1]] = unit[2] end
-    end
+    if answer == COMMITTED or answer == SETTLED then settled[unit[1]] = true end
 end
 for key in pairs(tallies) do flush(key) end
 
--- The checkpoint: everything up to an id is settled; '(' means everything before it.
+-- The checkpoint: everything up to an id is settled; '(' means everything before it. When nothing is
+-- pending that is all that was delivered, which the last entry settled need not be.
+local function last_delivered(stream)
+    for _, listed in ipairs(redis.pcall('XINFO', 'GROUPS', stream)) do
+        local fields = {}
+        for i = 1, #listed, 2 do fields[listed[i]] = listed[i + 1] end
+        if fields['name'] == group then return fields['last-delivered-id'] end
+    end
+end
 for index, stream in ipairs(streams) do
     local pending = call('XPENDING', stream, group, '-', '+', '1')
     if pending[1] then
         call('HSET', checkpoint_key, stream, '(' .. pending[1][1])
-    elseif highest[index] then
-        local stored = call('HGET', checkpoint_key, stream)
-        if not stored or id_less(match(stored, '%d+-%d+') or '0-0', highest[index]) or stored == '(' .. highest[index] then
-            call('HSET', checkpoint_key, stream, highest[index])
-        end
+    elseif settled[index] then
+        local id = last_delivered(stream)
+        if id then call('HSET', checkpoint_key, stream, id) end
     end
 end
 return answers

@@ -1,0 +1,190 @@
+"""Commits that Redis refuses: whole, with nothing written, and nothing taken for settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from event_router.core.effects import Newest, Once, UnitOfWork
+from event_router.core.errors import RedisRefused, RedisUnavailable
+from event_router.core.keys import checkpoint_key
+from event_router.core.outcome import Answer, DeadLetter, Settlement, Verdict
+from tests.conftest import ServerFactory
+from tests.environment.servers import Server
+from tests.integration.commit_bench import GROUP, CommitBench
+
+STREAM = "events:x"
+USER = "limited"
+HOUR_MS = 3_600_000
+COMMITTED = Answer(Verdict.COMMITTED)
+WorkMaker = Callable[[], UnitOfWork | DeadLetter]
+Limited = Callable[..., CommitBench]
+
+
+@pytest.fixture
+def limited(server: Server) -> Iterator[Limited]:
+    """Makes a bench that commits as a user who has all rights but these."""
+    benches = []
+
+    def make(*rules: str) -> CommitBench:
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", USER, "reset", "on", ">secret", "~*", "+@all", *rules)
+        benches.append(CommitBench(server, user=f"{USER}:secret"))
+        return benches[-1]
+
+    yield make
+    for bench in benches:
+        bench.__exit__(None, None, None)
+    with server.client() as client:
+        client.execute_command("ACL", "DELUSER", USER)
+
+
+def mixed() -> UnitOfWork:
+    """Every kind of effect on hashes, streams and marks."""
+    unit = UnitOfWork()
+    unit.reads["state:user:1", "f"] = None
+    user = unit.hash("state:user:1")
+    user.set("f", "v")
+    user.increment("n", 1)
+    user.maximum("m", 1)
+    user.set_latest("l", "v", "1:1-1@s")
+    user.delete("d")
+    user.ttl_ms = HOUR_MS
+    unit.emit("events:notification", {"a": "b"}, 100)
+    unit.branches.append(once := Once("event-router:mark:m", HOUR_MS))
+    once.hash("stats:daily:1").increment("n", 1)
+    unit.branches.append(newest := Newest("scan:state:1", "1:1-1@s", {"stage": "s"}, HOUR_MS))
+    newest.emit("outbox:x", {"a": "b"}, 100)
+    return unit
+
+
+def letter() -> DeadLetter:
+    return DeadLetter("invalid", "why", 1, "consumer-a", "2026-01-01T00:00:00.000Z", [b"a", b"b"])
+
+
+def harmless() -> UnitOfWork:
+    unit = UnitOfWork()
+    unit.hash("other:thing:1").set("f", "v")
+    return unit
+
+
+@pytest.mark.parametrize(
+    ("rule", "what"),
+    [
+        ("-hset", "HSET on state:user:1"),
+        ("-hincrby", "HINCRBY on state:user:1"),
+        ("-hdel", "HDEL on state:user:1"),
+        ("-hget", "HGET on state:user:1"),
+        ("-pexpire", "PEXPIRE on state:user:1"),
+        ("-type", "TYPE on state:user:1"),
+        ("-xadd", "XADD on events:notification"),
+        ("-xinfo", "XINFO on events:notification"),
+        ("-set", "SET on event-router:mark:m"),
+        ("-exists", "EXISTS on event-router:mark:m"),
+    ],
+)
+def test_a_command_that_is_missing_leaves_the_whole_entry_pending(
+    limited: Limited, rule: str, what: str
+) -> None:
+    bench = limited(rule)
+    bench.deliver(STREAM, "1-0")
+    if rule in ("-hset", "-hget"):  # the checkpoint needs them too
+        with pytest.raises(RedisUnavailable):
+            bench.send([Settlement(STREAM, "1-0", mixed())])
+    else:
+        assert bench.send([Settlement(STREAM, "1-0", mixed())]) == [Answer(Verdict.DENIED, what)]
+    assert bench.model(but=[STREAM]).hashes == {}
+    assert bench.model(but=[STREAM]).streams == {}
+    assert bench.pending(STREAM) == {"1-0"}
+
+
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        "stats:* scan:* events:* event-router:* outbox:*",
+        "state:* scan:* events:* event-router:* outbox:*",
+        "state:* stats:* events:* event-router:* outbox:*",
+        "state:* stats:* scan:* events:x event-router:* outbox:*",
+        "state:* stats:* scan:* events:* event-router:checkpoint:* outbox:*",
+        "state:* stats:* scan:* events:* event-router:*",
+    ],
+)
+def test_a_key_that_is_forbidden_leaves_the_whole_entry_pending(limited: Limited, allowed: str) -> None:
+    bench = limited("resetkeys", *(f"~{pattern}" for pattern in [*allowed.split(), "other:*"]))
+    bench.deliver(STREAM, "1-0", "2-0")
+    batch = [Settlement(STREAM, "1-0", mixed()), Settlement(STREAM, "2-0", harmless())]
+    answers = bench.send(batch)
+    assert [answer.verdict for answer in answers] == [Verdict.DENIED, Verdict.COMMITTED]
+    found = bench.model(but=[STREAM])
+    assert found.hashes == {"other:thing:1": {"f": "v"}}
+    assert (found.streams, found.others) == ({}, {})
+    assert bench.pending(STREAM) == {"1-0"}
+    bench.client.execute_command("ACL", "SETUSER", USER, "allkeys")
+    assert [answer.verdict for answer in bench.send(batch)] == [Verdict.COMMITTED, Verdict.SETTLED]
+
+
+def test_a_forbidden_dead_letter_stream_keeps_the_entry(limited: Limited) -> None:
+    bench = limited("resetkeys", "~events:*", "~event-router:*")
+    bench.deliver(STREAM, "1-0")
+    (answer,) = bench.send([Settlement(STREAM, "1-0", letter())])
+    assert answer.verdict is Verdict.DENIED
+    assert bench.pending(STREAM) == {"1-0"}
+
+
+def test_settled_beats_denied(limited: Limited) -> None:
+    bench = limited("-hincrby")
+    bench.deliver(STREAM, "1-0")
+    bench.client.xack(STREAM, GROUP, "1-0")
+    assert bench.send([Settlement(STREAM, "1-0", mixed())]) == [Answer(Verdict.SETTLED)]
+
+
+@pytest.mark.parametrize("rules", [["-xack"], ["-xpending"], ["resetkeys", "~state:*", "~event-router:*"]])
+def test_without_the_group_s_commands_the_batch_is_refused(limited: Limited, rules: list[str]) -> None:
+    bench = limited(*rules)
+    bench.deliver(STREAM, "1-0")
+    with pytest.raises(RedisUnavailable):
+        bench.send([Settlement(STREAM, "1-0", harmless())])
+    assert bench.model(but=[STREAM]).hashes == {}
+    assert bench.pending(STREAM) == {"1-0"}
+
+
+@pytest.mark.parametrize("work", [mixed, letter])
+def test_out_of_memory_the_batch_is_refused_whole(new_server: ServerFactory, work: WorkMaker) -> None:
+    with CommitBench(new_server().start()) as bench:
+        bench.deliver(STREAM, "1-0")
+        bench.client.config_set("maxmemory", 1)
+        with pytest.raises(RedisUnavailable, match=r"OOM|out of memory"):
+            bench.send([Settlement(STREAM, "1-0", work())])
+        assert bench.pending(STREAM) == {"1-0"}
+        bench.client.config_set("maxmemory", 0)
+        assert bench.model(but=[STREAM]).hashes == {}
+        assert bench.send([Settlement(STREAM, "1-0", work())]) == [COMMITTED]
+
+
+def test_a_checkpoint_of_another_type_is_refused_before_anything_is_written(server: Server) -> None:
+    with CommitBench(server) as bench:
+        bench.deliver(STREAM, "1-0")
+        bench.client.set(checkpoint_key(GROUP), "text")
+        with pytest.raises(RedisRefused, match=r"WRONGTYPE|wrong kind"):
+            bench.send([Settlement(STREAM, "1-0", harmless())])
+        assert bench.pending(STREAM) == {"1-0"}
+        assert not bench.client.exists("other:thing:1")
+
+
+def test_a_key_that_is_no_stream_is_refused_before_anything_is_written(server: Server) -> None:
+    with CommitBench(server) as bench:
+        bench.deliver(STREAM, "1-0")
+        bench.client.set("events:y", "text")
+        with pytest.raises(RedisRefused, match=r"WRONGTYPE|wrong kind"):
+            bench.send([Settlement(STREAM, "1-0", harmless()), Settlement("events:y", "1-0", harmless())])
+        assert bench.pending(STREAM) == {"1-0"}
+        assert not bench.client.exists("other:thing:1")
+
+
+def test_a_script_the_server_forgot_is_sent_again(server: Server) -> None:
+    with CommitBench(server) as bench:
+        bench.deliver(STREAM, "1-0", "2-0")
+        assert bench.send([Settlement(STREAM, "1-0", harmless())]) == [COMMITTED]
+        bench.client.script_flush()
+        assert bench.send([Settlement(STREAM, "2-0", harmless())]) == [COMMITTED]
