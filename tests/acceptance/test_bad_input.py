@@ -39,15 +39,15 @@ def words_of(fields: dict[bytes, bytes]) -> tuple[list[bytes], dict[bytes, bytes
 
 
 def unpacked(packed: bytes) -> list[bytes]:
-    """The strings of a msgpack array, each of less than 32 bytes (all that the test packs)."""
+    """The words of a msgpack array, each `str` or `bin` of less than 32 bytes (all that the test packs)."""
     assert packed[0] in (0xDC, 0xDD)
     head = 3 if packed[0] == 0xDC else 5
     words, at = [], head
     while at < len(packed):
-        assert packed[at] >> 5 == 0b101
-        length = packed[at] & 31
-        words.append(packed[at + 1 : at + 1 + length])
-        at += 1 + length
+        width = 2 if packed[at] == 0xC4 else 1
+        length = packed[at + width - 1] & 31
+        words.append(packed[at + width : at + width + length])
+        at += width + length
     assert len(words) == int.from_bytes(packed[1:head])
     return words
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -17,7 +18,7 @@ UNUSED = "redis://127.0.0.1:1/0"
 
 
 def refused(directory: Path, **settings: object) -> str:
-    """Run with these settings; the one line it ends with."""
+    """Run with these settings; the one line it ends with. Before it there may only be that it starts."""
     defaults = {
         "HTTP_HOST": "127.0.0.1",
         "HTTP_PORT": free_port(),
@@ -35,7 +36,8 @@ def refused(directory: Path, **settings: object) -> str:
     )
     assert done.returncode == 2, (done.returncode, done.stderr)
     assert done.stdout == ""
-    [line] = done.stderr.splitlines()
+    *before, line = done.stderr.splitlines()
+    assert [json.loads(said)["event"] for said in before] in ([], ["starting"])
     assert "Traceback" not in line
     return line
 
@@ -54,7 +56,7 @@ def refused(directory: Path, **settings: object) -> str:
         ("HANDLERS", "work:NoSuchHandler", "NoSuchHandler"),
         ("HANDLERS", "work:Work", "work:Work"),
         ("HANDLERS", "work", "work"),
-        ("HANDLERS", "work:WorkHandler,twice:TwiceHandler", "count"),
+        ("HANDLERS", "work:WorkHandler,twice:TwiceHandler", "twice:TwiceHandler"),
         ("HANDLERS", "broken:BrokenHandler", "broken"),
     ],
 )

@@ -69,7 +69,7 @@ class Proxy:
         self.requests: Counter[str] = Counter()
         self._server_port = server_port
         self._drops: list[ReplyToDrop] = []
-        self._replacement: tuple[bytes, bytes] | None = None
+        self._replacements: dict[bytes, bytes] = {}
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -107,7 +107,7 @@ class Proxy:
     def replace_in_replies(self, old: bytes, new: bytes) -> None:
         """Change what the server says; both of one length, so that the protocol stays whole."""
         assert len(old) == len(new)
-        self._replacement = (old, new)
+        self._replacements = self._replacements | {old: new}
 
     def freeze(self) -> None:
         """Half-open: connections stay and are accepted, nothing is forwarded in either direction."""
@@ -199,8 +199,8 @@ class Proxy:
             await self._flowing.wait()
             if not link.raw and not is_push(reply) and self._is_dropped(link.asked.popleft(), reply):
                 return
-            if self._replacement is not None:
-                reply = reply.replace(*self._replacement)
+            for old, new in self._replacements.items():
+                reply = reply.replace(old, new)
             link.client.write(reply)
             await link.client.drain()
 

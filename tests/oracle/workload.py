@@ -104,9 +104,8 @@ class Workload:
         if self._random.random() < 0.3:
             days.append(-2)
         times = self._random.choices(days, k=3) + days
-        return [
-            self._login(user, newest - day * DAY_MS + self._random.randint(0, 3_600_000)) for day in times
-        ]
+        moments = [newest - day * DAY_MS + self._random.randint(0, 3_600_000) for day in times]
+        return [self._login(user, min(moment, self.now_ms)) for moment in moments]
 
     def _chat(self) -> list[Happening]:
         user, moment = self._user(), self._moment()
