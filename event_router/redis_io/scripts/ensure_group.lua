@@ -4,6 +4,8 @@
 -- KEYS: stream, checkpoint hash. ARGV: group.
 -- Reply: {'exists'} or {'created', id it starts behind, entries beyond that id, 1 if a checkpoint was known}.
 local stream, checkpoint_key, group = KEYS[1], KEYS[2], ARGV[1]
+local MOST, PAGE = 10000, 100 -- entries counted, and at a time: they may be large
+
 local function id_less(a, b)
     local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
     local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
@@ -11,6 +13,32 @@ local function id_less(a, b)
     if #a_ms ~= #b_ms then return #a_ms < #b_ms end
     return a_ms < b_ms
 end
+
+local function minus_one(digits) -- as text: Lua's numbers are doubles
+    local head, digit, zeros = string.match(digits, '^(%d-)([1-9])(0*)$')
+    return string.match(head .. (digit - 1) .. string.rep('9', #zeros), '^0*(%d+)$')
+end
+
+local function start_of(checkpoint)
+    local before, ms, seq = string.match(checkpoint, '^(%(?)(%d+)-(%d+)$')
+    if not ms then return '0-0' end
+    if before == '' then return ms .. '-' .. seq end
+    if seq ~= '0' then return ms .. '-' .. minus_one(seq) end
+    if ms ~= '0' then return minus_one(ms) .. '-18446744073709551615' end
+    return '0-0'
+end
+
+local function entries_beyond(start)
+    if start == '0-0' then return redis.call('XLEN', stream) end
+    local count, last = 0, start
+    repeat
+        local page = redis.call('XRANGE', stream, '(' .. last, '+', 'COUNT', PAGE)
+        count = count + #page
+        if page[1] then last = page[#page][1] end
+    until #page < PAGE or count >= MOST
+    return count
+end
+
 local last = '0-0'
 if redis.call('EXISTS', stream) == 1 then
     for _, known in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
@@ -24,25 +52,7 @@ if redis.call('EXISTS', stream) == 1 then
     end
 end
 local stored = redis.call('HGET', checkpoint_key, stream)
-local start = stored or '0-0'
-if string.sub(start, 1, 1) == '(' then
-    local ms, seq = string.match(start, '^%((%d+)-(%d+)$')
-    if seq ~= '0' and #seq <= 15 then
-        start = ms .. '-' .. string.format('%.0f', tonumber(seq) - 1)
-    elseif seq ~= '0' then -- too long for a double: the whole millisecond counts again
-        start = string.format('%.0f', tonumber(ms) - 1) .. '-18446744073709551615'
-    elseif ms ~= '0' and #ms <= 15 then
-        start = string.format('%.0f', tonumber(ms) - 1) .. '-18446744073709551615'
-    else
-        start = '0-0'
-    end
-end
+local start = start_of(stored or '')
 if id_less(last, start) then start = '0-0' end -- a checkpoint ahead of the stream is another stream's
 redis.call('XGROUP', 'CREATE', stream, group, start, 'MKSTREAM')
-local beyond = 0
-if stored and start ~= '0-0' then
-    beyond = #redis.call('XRANGE', stream, '(' .. start, '+', 'COUNT', 10000)
-elseif redis.call('EXISTS', stream) == 1 then
-    beyond = redis.call('XLEN', stream)
-end
-return { 'created', start, beyond, stored and 1 or 0 }
+return { 'created', start, entries_beyond(start), stored and 1 or 0 }
