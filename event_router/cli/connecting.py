@@ -57,7 +57,7 @@ async def connected(settings: Settings, *, operator: bool = False) -> AsyncItera
     client = open_client(address, timeout_s=settings.redis_timeout_s, name="event-router-cli")
     try:
         yield client
-    except (RedisUnavailable, RedisRefused, RedisError, OSError) as error:
+    except (RedisUnavailable, RedisRefused, RedisError) as error:
         problem = translated(error)
         kind = RedisUnavailable if isinstance(problem, RedisUnavailable) else RedisRefused
         raise kind(f"{address.redacted}: {problem}") from error

@@ -108,16 +108,20 @@ async def _publish_file(name: str, config: Config, url: str | None, output: Outp
             total = sum(1 for _ in _events(checker, source))
             source.seek(0)
         sent = 0
-        async with connected(settings, operator=True) as client:
-            with Bar(total) as advance:
-                try:
+        # On a terminal the bar stands for the ids.
+        quiet = output is Output.text and sys.stdout.isatty()
+        try:
+            async with connected(settings, operator=True) as client:
+                with Bar(total if quiet or not sys.stdout.isatty() else None) as advance:
                     for batch in _batches(_events(checker, source)):
-                        _print(batch, await _add(client, batch), output)
+                        ids = await _add(client, batch)
                         sent += len(batch)
                         advance(len(batch))
-                finally:
-                    if sent or total == 0:
-                        note(f"{sent} events published")
+                        if not quiet:
+                            _print(batch, ids, output)
+        finally:
+            if sent or total == 0:
+                note(f"{sent} events published")
 
 
 async def _add(client: Redis, events: list[Checked]) -> list[str]:
@@ -212,7 +216,11 @@ class Bar:
             from rich.console import Console
             from rich.progress import Progress
 
-            self._bar = Progress(console=Console(stderr=True), transient=True)
+            # Redirected, each line of data would be laid out by rich: 100,000 took a minute.
+            console = Console(stderr=True)
+            self._bar = Progress(
+                console=console, transient=True, redirect_stdout=False, redirect_stderr=False
+            )
             self._task = self._bar.add_task("publishing", total=total)
 
     def __enter__(self) -> Any:

@@ -20,14 +20,8 @@ def run(
     """Route events until stopped: the first signal lets what was begun finish, the second does not wait."""
     if embedded and streams_url is not None:
         raise WrongUsage("--embedded and --streams-url exclude each other; give one of them")
-    from event_router.settings import SettingsError, load
+    from event_router import app
+    from event_router.settings import load
 
     settings = load(config, redis_streams_url=streams_url, embedded=embedded or None)
-    if settings.redis_streams_url is None and not settings.embedded:
-        raise SettingsError(
-            "EVENT_ROUTER_REDIS_STREAMS_URL is not set: set it to a Redis such as redis://127.0.0.1:6379/0,"
-            " or start with --embedded"
-        )
-    from event_router import app
-
     raise typer.Exit(app.run(settings))

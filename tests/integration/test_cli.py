@@ -44,7 +44,7 @@ def test_state_get_of_any_key(redis_bytes: redis.Redis, env: Mapping[str, str]) 
 
 
 def test_state_get_of_what_is_not_there(env: Mapping[str, str], server: Server) -> None:
-    assert "state:user:nobody" in refusal(call("state", "get", "user", "nobody", env=env), 1)
+    assert "there is no state:user:nobody" in refusal(call("state", "get", "user", "nobody", env=env), 1)
     assert "entity type" in refusal(call("state", "get", "a:b", "c", env=env), 2)
     for arguments in (["user"], [], ["user", "1", "--key", "x"], ["user", "--key", "x"]):
         assert "--key" in refusal(call("state", "get", *arguments, env=env), 2)
@@ -147,8 +147,16 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(wrong: Mapping[str, str], n
     assert "hunter2" not in line
 
 
+def test_check_without_any_redis_is_wrong(tmp_path: Path) -> None:
+    called = call("check", env={"DATA_DIR": str(tmp_path)})
+    assert called.code == 2
+    assert "EVENT_ROUTER_REDIS_STREAMS_URL" in called.err
+    assert call("check", env={"DATA_DIR": str(tmp_path), "EMBEDDED": "true"}).code == 0
+
+
 def test_run_without_a_url_says_what_to_set(tmp_path: Path) -> None:
-    line = refusal(call("run", env={"REDIS_STREAMS_URL": "", "DATA_DIR": str(tmp_path)}), 2)
+    env = {"REDIS_STREAMS_URL": "", "DATA_DIR": str(tmp_path), "LOG_FORMAT": "json"}
+    line = refusal(call("run", env=env), 2)
     assert "EVENT_ROUTER_REDIS_STREAMS_URL" in line
     assert "--embedded" in line
     both = call("run", "--embedded", "--streams-url", "redis://redis")

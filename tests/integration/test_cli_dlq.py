@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -150,3 +152,12 @@ def test_purge(dlq: Callable[..., Called], letters: list[str], redis_client: red
         "dry_run": False,
     }
     assert redis_client.xlen("dlq:events:auth") + redis_client.xlen("dlq:events:scan") == 0
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(server: Server, redis_client: redis.Redis) -> None:
+    for n in range(3000):
+        redis_client.xadd("dlq:events:auth", {"n": str(n) * 20})
+    command = f"{sys.executable} -m event_router.cli dlq list -o json --streams-url {server.url} | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -173,3 +176,22 @@ def test_a_stream_that_refuses_is_named(publish: Callable[..., Called], redis_cl
     assert called.code == 1
     assert "WRONGTYPE" in called.err
     assert called.err.count("\n") == 1
+
+
+def test_on_a_terminal_a_bar_stands_for_the_ids(server: Server, lines: Callable[..., str]) -> None:
+    name = lines(*({"domain": "auth", "type": "login", "user_id": "1"} for _ in range(1500)))
+    command = f"{sys.executable} -m event_router.cli publish --file {name} --streams-url {server.url}"
+    master, slave = pty.openpty()
+    with os.fdopen(master, "rb", buffering=0) as terminal:
+        done = subprocess.Popen(
+            command.split(), stdout=slave, stderr=slave, env=os.environ | {"TERM": "xterm"}
+        )
+        os.close(slave)
+        seen = b""
+        with contextlib.suppress(OSError):  # how Linux says that the other side is closed
+            while part := terminal.read(65536):
+                seen += part
+    assert done.wait(30) == 0
+    assert b"publishing" in seen
+    assert b"events:auth" not in seen
+    assert seen.strip().endswith(b"1500 events published")
