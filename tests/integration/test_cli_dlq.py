@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -161,3 +162,27 @@ def test_a_reader_that_has_seen_enough_is_no_error(server: Server, redis_client:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30)
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
+
+
+def test_a_replay_that_is_killed_neither_loses_nor_doubles(server: Server, redis_client: redis.Redis) -> None:
+    count = 1500
+    for n in range(count):
+        letter: Any = {
+            "n": n,
+            "dlq_stream": "events:auth",
+            "dlq_id": "1767225600123-0",
+            "dlq_reason": "invalid",
+        }
+        redis_client.xadd("dlq:events:auth", letter)
+    command = [sys.executable, "-m", "event_router.cli", "dlq", "replay", "--streams-url", server.url]
+    for share in (1, 2, 3):
+        enough = share * count // 4
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            while redis_client.xlen("events:auth") < enough and process.poll() is None:
+                time.sleep(0.005)
+            process.kill()
+        assert redis_client.xlen("events:auth") + redis_client.xlen("dlq:events:auth") == count
+    assert redis_client.xlen("events:auth") < count
+    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+    numbers = sorted(int(fields["n"]) for _, fields in entries(redis_client, "events:auth"))
+    assert numbers == list(range(count))
