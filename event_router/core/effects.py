@@ -75,6 +75,8 @@ class HashEffects:
         """Add to a field. Raises StateError for what 64 bits cannot hold."""
         if self.maxima or self.latest:
             self._refuse_mixture(field, "increment", self.maxima, self.latest)
+        if type(amount) is not int:
+            amount = _checked(self.key, field, amount)
         if field in self.deletes:
             del self.deletes[field]
             self.sets[field] = "0"

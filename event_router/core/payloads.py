@@ -25,7 +25,7 @@ def check_identifier(name: str, value: object) -> str:
         InvalidEvent: it is empty, too long, no text, or holds control characters; names the field.
     """
     if type(value) is int:
-        value = str(value) if value.bit_length() <= 64 else ""
+        value = str(value)
     if type(value) is not str:
         raise InvalidEvent(f"field {name!r} must be an identifier, not {type(value).__name__}")
     if value.isascii() and value.isprintable() and 0 < len(value) <= IDENTIFIER_BYTES:
