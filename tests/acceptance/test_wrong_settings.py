@@ -84,7 +84,7 @@ def test_a_redis_too_old_is_named(server_program: ServerProgram, server: Server,
 
 
 def test_redis_cluster_is_refused(new_server: ServerFactory, tmp_path: Path) -> None:
-    server = new_server(options=["--cluster-enabled", "yes"]).start()
+    server = new_server(options=["--cluster-enabled", "yes", "--cluster-port", str(free_port())]).start()
     assert "luster" in refused(tmp_path, REDIS_STREAMS_URL=server.url)
 
 
