@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ def routes_of(handler: EventHandler) -> Iterator[Route]:
         for subscription in getattr(getattr(cls, attribute, None), _MARK, ()):
             found = True
             method = getattr(handler, attribute)
+            _check_form(method, f"{name}.{attribute}")
             payload = PayloadType(_payload_of(getattr(cls, attribute), f"{name}.{attribute}"))
             full = f"{handler.domain}:{subscription.type}"
             yield Route(
@@ -83,6 +85,15 @@ def routes_of(handler: EventHandler) -> Iterator[Route]:
             )
     if not found:
         raise ConfigurationError(f'handler {name} takes no event type: mark its methods with @on("...")')
+
+
+def _check_form(method: Callable[..., Any], name: str) -> None:
+    if not inspect.iscoroutinefunction(inspect.unwrap(method)):
+        raise ConfigurationError(f"{name} must be `async def`")
+    try:
+        inspect.signature(method).bind(None, None)
+    except TypeError:
+        raise ConfigurationError(f"{name} must take an event and a state transaction") from None
 
 
 def _payload_of(method: Callable[..., Any], name: str) -> Any:
