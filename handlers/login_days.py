@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from functools import lru_cache
 
 MAX_RUNS = 32
 """Runs that are kept; the oldest go first."""
@@ -25,6 +26,7 @@ class LoginDays:
         self._runs = runs  # (first, last) as ordinals, newest first, at least one day apart
 
     @classmethod
+    @lru_cache(maxsize=4096)
     def parse(cls, text: str | None) -> LoginDays:
         """Return the days in a stored text; None holds none.
 

@@ -30,6 +30,7 @@ class Decoder:
     def __init__(self, registry: HandlerRegistry, *, max_entry_bytes: int = 1024 * 1024) -> None:
         self._registry = registry
         self._max_entry_bytes = max_entry_bytes
+        self._by_bytes: dict[str, dict[bytes, Route]] = {}
 
     def decode(self, domain: str, entry: Entry) -> tuple[Route, AnyEvent]:
         """Return the event in an entry and the route it takes.
@@ -38,20 +39,21 @@ class Decoder:
             InvalidEvent: it can never be one; has the dead-letter reason and names the field.
         """
         flat = entry.fields
-        if entry.size > self._max_entry_bytes:
+        if sum(map(len, flat)) > self._max_entry_bytes:
             raise InvalidEvent(
                 f"entry of {entry.size} bytes; at most {self._max_entry_bytes} (MAX_ENTRY_BYTES)", "too_large"
             )
         if len(flat) > 2 * MAX_FIELDS:
             raise InvalidEvent(f"entry of {len(flat) // 2} fields; at most {MAX_FIELDS}", "too_large")
-        names = iter(flat)
-        values = dict(zip(names, names, strict=True))
+        values = dict(zip(flat[::2], flat[1::2], strict=True))
         raw_data = values.get(b"data")
         extra = None if raw_data is None else _json_object(raw_data)
         route = self._route(domain, values, extra)
-        milliseconds = entry.time_ms
-        moment = _member(values, extra, "timestamp")
-        time_ms = milliseconds if moment is None else _event_time(moment, milliseconds)
+        time_ms = entry.time_ms
+        if extra is not None or b"timestamp" in values:
+            moment = _member(values, extra, "timestamp")
+            if moment is not None:
+                time_ms = _event_time(moment, time_ms)
         data = route.payload.convert(values, extra)
         event: AnyEvent = Event(
             id=entry.id,
@@ -63,12 +65,14 @@ class Decoder:
             time_ms=time_ms,
             attempt=entry.deliveries,
         )
-        producer_id = _member(values, extra, "id")
-        if producer_id is not None:
-            event.producer_id = check_identifier("id", producer_id)
-        trace = _member(values, extra, "traceparent")
-        if isinstance(trace, str) and len(trace) <= TRACEPARENT_BYTES:
-            event.traceparent = trace
+        if extra is not None or b"id" in values:
+            producer_id = _member(values, extra, "id")
+            if producer_id is not None:
+                event.producer_id = check_identifier("id", producer_id)
+        if extra is not None or b"traceparent" in values:
+            trace = _member(values, extra, "traceparent")
+            if isinstance(trace, str) and len(trace) <= TRACEPARENT_BYTES:
+                event.traceparent = trace
         return route, event
 
     def label(self, domain: str, entry: Entry) -> str:
@@ -93,6 +97,14 @@ class Decoder:
         self.decode(domain, Entry(f"events:{domain}", f"{now_ms}-0", flat))
 
     def _route(self, domain: str, values: dict[bytes, bytes], extra: dict[str, Any] | None) -> Route:
+        raw = values.get(b"type")
+        if raw is not None:
+            routes = self._by_bytes.get(domain)
+            if routes is None:
+                names = self._registry.names(domain)
+                routes = self._by_bytes[domain] = {name.encode(): names[name] for name in names}
+            if raw in routes:
+                return routes[raw]
         written = _member(values, extra, "type")
         if written is None:
             raise InvalidEvent("field 'type' is missing")

@@ -45,15 +45,17 @@ class Entry:
 
     Attributes:
         deliveries: the group's delivery counter, which counts handler starts.
+        time_ms: epoch milliseconds in the entry's id.
     """
 
-    __slots__ = ("deliveries", "fields", "id", "stream")
+    __slots__ = ("deliveries", "fields", "id", "stream", "time_ms")
 
     def __init__(self, stream: str, id: str, fields: list[bytes], deliveries: int = 1) -> None:
         self.stream = stream
         self.id = id
         self.fields = fields
         self.deliveries = deliveries
+        self.time_ms = int(id.partition("-")[0])
 
     def __repr__(self) -> str:
         return f"<Entry {self.stream} {self.id} deliveries={self.deliveries}>"
@@ -62,11 +64,6 @@ class Entry:
     def size(self) -> int:
         """Bytes of all names and values."""
         return sum(map(len, self.fields))
-
-    @property
-    def time_ms(self) -> int:
-        """Epoch milliseconds in the entry's id."""
-        return int(self.id.partition("-")[0])
 
 
 class Event(Generic[Data]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = _EPOCH.replace(tzinfo=None)
@@ -45,9 +46,14 @@ def _parse_text(text: str) -> int:
 
 def format_time(milliseconds: int) -> str:
     """Return `YYYY-MM-DDTHH:MM:SS.mmmZ` for epoch milliseconds."""
-    seconds, millis = divmod(milliseconds, 1000)
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment.isoformat()[:19]}.{millis:03d}Z"
+    day, rest = divmod(milliseconds, DAY_MS)
+    minutes, millis = divmod(rest, 60_000)
+    return f"{_day_text(day)}T{minutes // 60:02d}:{minutes % 60:02d}:{millis // 1000:02d}.{millis % 1000:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _day_text(day: int) -> str:
+    return date.fromordinal(_EPOCH_DAY + day).isoformat()
 
 
 def to_datetime(milliseconds: int) -> datetime:
@@ -62,7 +68,12 @@ def to_milliseconds(moment: datetime) -> int:
 
 def utc_day(milliseconds: int) -> date:
     """Return the UTC calendar day of epoch milliseconds."""
-    return date.fromordinal(_EPOCH_DAY + milliseconds // DAY_MS)
+    return _day(milliseconds // DAY_MS)
+
+
+@lru_cache(maxsize=1024)
+def _day(number: int) -> date:
+    return date.fromordinal(_EPOCH_DAY + number)
 
 
 def shortened(value: object, limit: int = 60) -> str:

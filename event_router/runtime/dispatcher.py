@@ -85,6 +85,9 @@ class Dispatcher:
         self._waiting: deque[Delivery] = deque()
         self._again: deque[Delivery] = deque()
         self._running: dict[Delivery, None] = {}
+        self._workers: set[asyncio.Task[None]] = set()
+        self._idle: list[asyncio.Future[None]] = []
+        self._cancelling = False
         self.failures: FailureSink
         self.quiet = False
 
@@ -118,7 +121,7 @@ class Dispatcher:
                 accepted += 1
             elif delivery.barrier is not None:
                 delivery.barrier.left()
-        self._pump()
+        self._wake()
         return accepted
 
     def accept_letter(self, delivery: Delivery, reason: Reason, error: str) -> None:
@@ -129,7 +132,7 @@ class Dispatcher:
     def run_again(self, delivery: Delivery) -> None:
         """Run a handler again whose reads were changed by somebody else; no new attempt."""
         self._again.append(delivery)
-        self._pump()
+        self._wake()
 
     def reject(self, delivery: Delivery, reason: Reason, error: str) -> None:
         """Make the delivery a dead letter."""
@@ -172,32 +175,68 @@ class Dispatcher:
         return taken
 
     async def cancel_running(self) -> list[Delivery]:
-        """Cancel every handler that still runs and return the deliveries."""
+        """Cancel every handler that still runs, for good, and return the deliveries."""
+        self._cancelling = True
         unfinished = [*self._running, *self._again]
         self._again.clear()
-        tasks = [delivery.task for delivery in self._running if delivery.task is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=1.0)
+        for worker in self._workers:
+            worker.cancel()
+        if self._workers:
+            await asyncio.wait(self._workers, timeout=1.0)
         return unfinished
 
-    def _pump(self) -> None:
-        room = self._policy.concurrency - len(self._running)
-        while room > 0 and self._again:
-            self._start(self._again.popleft())
-            room -= 1
-        if self.quiet:
+    def _wake(self) -> None:
+        """Have a worker look for work; it wakes the next one if its handler has to wait for something."""
+        if self._cancelling or not (self._waiting or self._again):
             return
-        while room > 0 and self._waiting:
-            delivery = self._waiting.popleft()
+        while self._idle:
+            idle = self._idle.pop()
+            if not idle.done():
+                idle.set_result(None)
+                return
+        if len(self._workers) < self._policy.concurrency:
+            worker = self._sequencer.loop.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+
+    async def _work(self) -> None:
+        """Run one handler after the other: a worker's whole life.
+
+        Handlers that need not wait follow one another without a turn of the event loop, except that
+        now and then others get theirs.
+        """
+        loop = self._sequencer.loop
+        in_a_row = 0
+        while True:
+            delivery = self._next()
+            if delivery is None:
+                in_a_row = 0
+                idle: asyncio.Future[None] = loop.create_future()
+                self._idle.append(idle)
+                await idle
+                continue
+            in_a_row += 1
+            if in_a_row % 64 == 1:
+                loop.call_soon(self._wake)
+            elif in_a_row % 64 == 0:
+                await asyncio.sleep(0)
+            await self._handle(delivery)
+
+    def _next(self) -> Delivery | None:
+        """Return the next delivery whose handler shall run now."""
+        if self._again:
+            return self._started(self._again.popleft())
+        waiting = self._waiting
+        while waiting and not self.quiet:
+            delivery = waiting.popleft()
             if delivery.lost:
                 self._in_flight.remove(delivery)
-            elif self._begin(delivery):
-                room -= 1
+            elif self._decoded(delivery):
+                return self._started(delivery)
+        return None
 
-    def _begin(self, delivery: Delivery) -> bool:
-        """Decode and start a delivery; return whether a handler runs now."""
+    def _decoded(self, delivery: Delivery) -> bool:
+        """Decode a delivery; return whether its handler shall run now."""
         entry = delivery.entry
         try:
             delivery.route, delivery.event = self._decoder.decode(delivery.domain, entry)
@@ -210,27 +249,23 @@ class Dispatcher:
                 self.reject(delivery, error.reason, str(error))  # type: ignore[arg-type]  # decoding's own reasons
             return False
         delivery.label = delivery.route.type
-        if self.failures.holds(delivery):
-            return False
-        self._start(delivery)
-        return True
+        return not self.failures.holds(delivery)
 
-    def _start(self, delivery: Delivery) -> None:
+    def _started(self, delivery: Delivery) -> Delivery:
         delivery.started = self._clock.monotonic()
         delivery.prepared = None
-        self._running[delivery] = None
         delivery.turn = self._sequencer.turn()
-        delivery.task = self._sequencer.loop.create_task(self._handle(delivery))
+        self._running[delivery] = None
+        return delivery
 
     async def _handle(self, delivery: Delivery) -> None:
         turn, route, event = delivery.turn, delivery.route, delivery.event
-        assert route is not None and event is not None
         entry = delivery.entry
         letter: tuple[Reason, str] | None = None
         failure: str | None = None
-        abandoned = False
+        worker = delivery.task = asyncio.current_task()
         try:
-            await route.call(event, StateTransaction(event, self._names, turn.unit, turn))
+            await route.call(event, StateTransaction(event, self._names, turn.unit, turn))  # type: ignore[union-attr, arg-type]  # decoded
             delivery.prepared = self._commits.prepare(Settlement(entry.stream, entry.id, turn.unit))
         except Reject as error:
             letter = ("rejected", str(error) or "rejected by its handler")
@@ -239,32 +274,26 @@ class Dispatcher:
         except RedisUnavailable as error:
             failure = f"Redis: {error}"
         except asyncio.CancelledError:
+            if self._cancelling:
+                raise
             if delivery.expired:
                 failure = "the handler ran longer than HANDLER_TIMEOUT_S and was cancelled"
             else:
-                abandoned = True
+                failure = "the handler awaited something that was cancelled"
         except Exception as error:
             failure = f"{type(error).__name__}: {error}"
         finally:
             self._running.pop(delivery, None)
             delivery.task = None
             turn.finish(succeeded=delivery.prepared is not None)
-        assert delivery.started is not None
-        self._observer.handled(delivery, self._clock.monotonic() - delivery.started)
-        if abandoned:
-            return
+        if delivery.expired:
+            delivery.expired = False
+            worker.uncancel()  # type: ignore[union-attr]  # a worker is a task; it goes on with the next
+        self._observer.handled(delivery, self._clock.monotonic() - delivery.started)  # type: ignore[operator]  # it has
         if letter is not None:
             self.reject(delivery, *letter)
         elif failure is not None:
             self.failures.failed(delivery, failure)
-        elif delivery.expired:  # it finished while it was being cancelled: its effects count
-            delivery.expired = False
-            self._succeed(delivery)
-        else:
-            self._succeed(delivery)
-        if self._waiting or self._again:
-            self._pump()
-
-    def _succeed(self, delivery: Delivery) -> None:
-        self.failures.succeeded(delivery)
-        self._ready(delivery)
+        else:  # also if it finished while it was being cancelled: its effects count
+            self.failures.succeeded(delivery)
+            self._ready(delivery)

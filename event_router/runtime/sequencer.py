@@ -16,9 +16,8 @@ from event_router.core.errors import InvalidState, RedisRefused, RedisUnavailabl
 from event_router.core.state import StateReader
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.ports import StateReadPort
+from event_router.runtime.recent import Place, RecentState
 from event_router.runtime.services import Service
-
-Place = tuple[str, str]
 
 
 class _View:
@@ -45,7 +44,7 @@ class _View:
 class Turn(StateReader):
     """One handler run's place in the order of each entity it touches."""
 
-    __slots__ = ("_sequencer", "_views", "finished", "number", "stale", "unit")
+    __slots__ = ("_sequencer", "_views", "finished", "number", "recent", "stale", "unit")
 
     def __init__(self, sequencer: Sequencer, number: int) -> None:
         self._sequencer = sequencer
@@ -54,6 +53,7 @@ class Turn(StateReader):
         self.unit = UnitOfWork()
         self.finished = False
         self.stale = False
+        self.recent = False
 
     def touch(self, key: str) -> None:
         """Take a place in the entity's order."""
@@ -82,6 +82,10 @@ class Turn(StateReader):
                 if view.changed is None:
                     view.changed = loop.create_future()
                 await asyncio.shield(view.changed)
+            elif (known := self._sequencer.recent.take((key, field))) is not None:
+                self.recent = True
+                value = view.values[field] = known[0]
+                return value
             else:
                 epoch = view.epoch
                 value = await self._sequencer.fetch((key, field))
@@ -106,6 +110,8 @@ class Turn(StateReader):
     def release(self, *, applied: bool) -> None:
         """The delivery has left; unless its effects were applied, what was built on them is wrong."""
         views = self._sequencer.views
+        if self.recent and not applied:
+            self._sequencer.recent.wrong()
         for key, view in self._views.items():
             view.turns.pop(self, None)
             if not applied:
@@ -118,6 +124,8 @@ class Turn(StateReader):
                 view.changed = None
             if not view.turns and views.get(key) is view:
                 del views[key]
+                if view.values:
+                    self._sequencer.recent.keep(key, view.values)
         self._views = {}
 
     def _is_open(self, view: _View, key: str, field: str) -> bool:
@@ -138,6 +146,7 @@ class Sequencer(Service):
         self._wake = asyncio.Event()
         self._next = 0
         self.loop = asyncio.get_running_loop()
+        self.recent = RecentState(clock.monotonic)
         self.views: dict[str, _View] = {}
 
     def turn(self) -> Turn:
