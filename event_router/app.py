@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import random
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +15,10 @@ import uvloop
 from event_router.core.decoding import Decoder
 from event_router.core.errors import ConfigurationError, EventRouterError
 from event_router.core.handler import EventHandler
-from event_router.core.keys import KeyNames
 from event_router.core.registry import HandlerRegistry
 from event_router.core.retry import RetryPolicy
 from event_router.embedded import EmbeddedServer
+from event_router.handler_loading import load_handlers as load_handlers
 from event_router.ops.http import HttpServer
 from event_router.ops.logs import LogObserver, configure
 from event_router.ops.metrics import GroupFigures, RouterMetrics, new_registry
@@ -58,59 +56,6 @@ DEAD_AFTER_LEASES = 3
 """A consumer without pending entries is dead after this many claim idle times of silence."""
 
 SYSTEM_CLOCK = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000, random.random)
-
-
-def load_handlers(settings: Settings) -> HandlerRegistry:
-    """Import and register the handlers the settings name.
-
-    Raises:
-        SettingsError: a path cannot be imported, or what it names is no handler or contradicts another.
-    """
-    folder = str(settings.app_dir.resolve())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    registry = HandlerRegistry()
-    for path in settings.handlers:
-        try:
-            registry.register(_handler(path))
-        except ConfigurationError as error:
-            raise SettingsError(f"EVENT_ROUTER_HANDLERS: {error}") from None
-    unserved = [domain for domain in settings.domains if domain not in registry.domains]
-    if unserved:
-        raise SettingsError(f"EVENT_ROUTER_DOMAINS: no handler takes the domain {unserved[0]!r}")
-    return registry
-
-
-def _handler(path: str) -> EventHandler:
-    module_name, _, name = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            f"{path}: there is no module {error.name!r} (looked in APP_DIR too)"
-        ) from None
-    except Exception as error:
-        raise ConfigurationError(f"{path}: importing it failed: {type(error).__name__}: {error}") from None
-    found = getattr(module, name, None)
-    if not (isinstance(found, type) and issubclass(found, EventHandler)):
-        raise ConfigurationError(f"{path}: {module_name} has no EventHandler class {name!r}")
-    try:
-        return found()
-    except Exception as error:
-        raise ConfigurationError(f"{path}: creating it failed: {type(error).__name__}: {error}") from None
-
-
-def key_names(settings: Settings) -> KeyNames:
-    """Return the templates of every name on the wire."""
-    return KeyNames(
-        stream_template=settings.stream_template,
-        state_prefix=settings.state_prefix,
-        job_state_template=settings.job_state_template,
-        job_state_ttl_ms=settings.job_state_ttl_s * 1000,
-        job_channel_template=settings.job_channel_template,
-        outbox_maxlen=settings.outbox_maxlen,
-        shards=settings.shards,
-    )
 
 
 class EventRouter:
@@ -194,7 +139,7 @@ class _Assembled:
 def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddress) -> _Assembled:
     """Build every part and connect them; nothing is started."""
     clock = SYSTEM_CLOCK
-    names = key_names(settings)
+    names = settings.key_names
     consumer, group = settings.consumer_name, settings.group
     domains = settings.domains or registry.domains
     streams = {domain: names.streams(domain) for domain in domains}
@@ -412,8 +357,8 @@ def run(settings: Settings) -> int:
     """Run the daemon; return its exit code.
 
     Raises:
-        SettingsError: a setting or handler is wrong.
-        ConfigurationError: the Redis server cannot be used, or the HTTP port is taken.
+        ConfigurationError: a setting or a handler is wrong, the Redis server cannot be used, or the
+            HTTP port is taken.
     """
     configure(settings.log_level, settings.log_format)
     registry = load_handlers(settings)
@@ -421,6 +366,13 @@ def run(settings: Settings) -> int:
         return EventRouter(settings, registry).run()
     server = EmbeddedServer(settings.data_dir)
     url = server.start()
+    structlog.get_logger("event_router").warning(
+        "embedded_server",
+        url=url,
+        data_dir=str(settings.data_dir.resolve()),
+        started="by this process" if server.owned else "by another process",
+        use="for development only",
+    )
     try:
         return EventRouter(
             settings.model_copy(update={"redis_streams_url": url, "embedded": False}), registry

@@ -75,7 +75,7 @@ def complete(command: Coroutine[Any, Any, int | None]) -> None:
 
 def registry_of(settings: Settings) -> HandlerRegistry:
     """Return the handlers that the settings name."""
-    from event_router.app import load_handlers
+    from event_router.handler_loading import load_handlers
 
     return load_handlers(settings)
 
