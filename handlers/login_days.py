@@ -10,7 +10,7 @@ MAX_RUNS = 32
 """Runs that are kept; the oldest go first."""
 _DAY = r"\d{4}-\d\d-\d\d"
 # date.fromisoformat alone takes other forms too, and in Python 3.11 '20261103xx'.
-_FORM = re.compile(rf"{_DAY}(/{_DAY})?(,{_DAY}(/{_DAY})?)*", re.ASCII)
+_FORM = re.compile(rf"({_DAY})(?:/({_DAY}))?", re.ASCII)
 
 
 class LoginDays:
@@ -26,7 +26,6 @@ class LoginDays:
         self._runs = runs  # (first, last) as ordinals, newest first, at least one day apart
 
     @classmethod
-    @lru_cache(maxsize=4096)
     def parse(cls, text: str | None) -> LoginDays:
         """Return the days in a stored text; None holds none.
 
@@ -36,17 +35,14 @@ class LoginDays:
         if text is None:
             return cls()
         try:
-            if not _FORM.fullmatch(text):
-                raise ValueError
             runs = []
             before = date.max.toordinal() + 2
             for part in text.split(","):
-                first = date.fromisoformat(part[:10]).toordinal()
-                last = date.fromisoformat(part[11:]).toordinal() if len(part) > 10 else first
-                if not first <= last <= before - 2:
+                run = _run(part)
+                if run[1] > before - 2:
                     raise ValueError
-                runs.append((first, last))
-                before = first
+                runs.append(run)
+                before = run[0]
         except ValueError:
             shown = text if len(text) <= 60 else f"{text[:60]}…"
             raise ValueError(f"{shown!r} is no list of day intervals, newest first") from None
@@ -96,5 +92,19 @@ class LoginDays:
         return LoginDays((*newer, (first, last), *older)[:MAX_RUNS])
 
 
+@lru_cache(maxsize=4096)
+def _run(text: str) -> tuple[int, int]:
+    """Return the ordinals of a run's first and last day. Raises ValueError for another form."""
+    found = _FORM.fullmatch(text)
+    if found is None:
+        raise ValueError
+    first = date.fromisoformat(found[1]).toordinal()
+    last = date.fromisoformat(found[2]).toordinal() if found[2] else first
+    if first > last:
+        raise ValueError
+    return first, last
+
+
+@lru_cache(maxsize=4096)
 def _day(ordinal: int) -> str:
     return date.fromordinal(ordinal).isoformat()

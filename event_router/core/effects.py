@@ -7,7 +7,7 @@ byte for byte.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import NoReturn
 
 from event_router.core.errors import StateError
 from event_router.core.timestamps import shortened
@@ -57,13 +57,13 @@ class HashEffects:
 
     def set(self, field: str, value: object) -> None:
         """Set a field; it replaces an earlier set, delete or increment of this unit."""
-        if self.maxima or self.latest:
-            self._refuse_mixture(field, "set", self.maxima, self.latest)
+        if field in self.latest or field in self.maxima:
+            self._refuse_mixture(field, "set")
         if self.increments:
             self.increments.pop(field, None)
         if self.deletes:
             self.deletes.pop(field, None)
-        self.sets[field] = encode_value(value)
+        self.sets[field] = value if type(value) is str and value.isascii() else encode_value(value)
 
     def delete(self, field: str) -> None:
         """Delete a field, whatever this unit recorded for it before."""
@@ -73,8 +73,8 @@ class HashEffects:
 
     def increment(self, field: str, amount: int) -> None:
         """Add to a field. Raises StateError for what 64 bits cannot hold."""
-        if self.maxima or self.latest:
-            self._refuse_mixture(field, "increment", self.maxima, self.latest)
+        if field in self.latest or field in self.maxima:
+            self._refuse_mixture(field, "increment")
         if type(amount) is not int:
             amount = _checked(self.key, field, amount)
         if field in self.deletes:
@@ -85,19 +85,23 @@ class HashEffects:
             if not is_canonical(text):
                 raise StateError(f"{self.key} {field}: cannot increment {shortened(text)}")
             self.sets[field] = str(_checked(self.key, field, int(text) + amount))
-        else:
+        elif field in self.increments or not -(2**62) < amount < 2**62:
             self.increments[field] = _checked(self.key, field, self.increments.get(field, 0) + amount)
+        else:
+            self.increments[field] = amount
 
     def maximum(self, field: str, value: int) -> None:
         """Raise a field to at least this integer."""
-        self._refuse_mixture(field, "maximum", self.sets, self.deletes, self.increments, self.latest)
+        if field in self.sets or field in self.deletes or field in self.increments or field in self.latest:
+            self._refuse_mixture(field, "maximum")
         self.maxima[field] = max(_checked(self.key, field, value), self.maxima.get(field, value))
 
     def set_latest(self, field: str, value: object, version: str) -> None:
         """Set a field unless a later version of it is stored."""
-        if self.sets or self.deletes or self.increments or self.maxima:
-            self._refuse_mixture(field, "set_latest", self.sets, self.deletes, self.increments, self.maxima)
-        self.latest[field] = (version, encode_value(value))
+        if field in self.sets or field in self.deletes or field in self.increments or field in self.maxima:
+            self._refuse_mixture(field, "set_latest")
+        text = value if type(value) is str and value.isascii() else encode_value(value)
+        self.latest[field] = (version, text)
 
     def clear(self) -> None:
         """Delete the whole hash, and forget what this unit recorded for it before."""
@@ -106,9 +110,8 @@ class HashEffects:
         self.ttl_ms = None
         self.cleared = True
 
-    def _refuse_mixture(self, field: str, effect: str, *others: Mapping[str, Any]) -> None:
-        if any(field in other for other in others):
-            raise StateError(f"{self.key} {field}: {effect} contradicts another effect on the field")
+    def _refuse_mixture(self, field: str, effect: str) -> NoReturn:
+        raise StateError(f"{self.key} {field}: {effect} contradicts another effect on the field")
 
 
 class Emission:

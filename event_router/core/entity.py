@@ -15,6 +15,10 @@ class StateReader(Protocol):
     def touch(self, key: str) -> None:
         """Note that the unit works on a key: later events' reads of it wait for this unit."""
 
+    def known(self, key: str, field: str) -> tuple[str | None] | None:
+        """Return, in a tuple, a field that can be told without waiting; None where it cannot."""
+        return None
+
     async def read(self, key: str, field: str) -> str | None:
         """Return a field as earlier events leave it. Raises InvalidState for a key that is no hash."""
 
@@ -49,6 +53,9 @@ class Entity:
                 it holds no integer; let it pass, the event is dead-lettered.
         """
         if not fields:
+            # The common case without a coroutine more: nothing recorded yet, and the value is known.
+            if not self._effects and (known := self._reader.known(self.key, field)) is not None:
+                return self._unit.reads.setdefault((self.key, field), known[0])
             return await self._get(field)
         return tuple([await self._get(name) for name in (field, *fields)])
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from event_router.core.errors import StateError
 
@@ -48,15 +49,11 @@ class KeyNames:
 
     def entity(self, entity_type: str, entity_id: str) -> str:
         """Return `state:{type}:{id}`. Raises StateError for a type that is no plain word."""
-        if not _WORD.fullmatch(entity_type):
-            raise StateError(f"entity type {entity_type!r} must be a word")
-        return f"{self.state_prefix}:{entity_type}:{entity_id}"
+        return f"{self.state_prefix}:{_word('entity type', entity_type)}:{entity_id}"
 
     def statistics(self, kind: str, name: str) -> str:
         """Return `stats:{kind}:{name}`. Raises StateError for a kind that is no plain word."""
-        if not _WORD.fullmatch(kind):
-            raise StateError(f"kind of statistics {kind!r} must be a word")
-        return f"stats:{kind}:{name}"
+        return f"stats:{_word('kind of statistics', kind)}:{name}"
 
     def job_state(self, domain: str, job_id: str) -> str:
         """Return the key of a job's state."""
@@ -73,6 +70,13 @@ class KeyNames:
     def mark(self, name: str) -> str:
         """Return the key of a once-only mark."""
         return f"{OWN_PREFIX}:mark:{name}"
+
+
+@lru_cache(maxsize=256)
+def _word(what: str, text: str) -> str:
+    if not _WORD.fullmatch(text):
+        raise StateError(f"{what} {text!r} must be a word")
+    return text
 
 
 def dead_letter_stream(stream: str) -> str:

@@ -48,7 +48,8 @@ def format_time(milliseconds: int) -> str:
     """Return `YYYY-MM-DDTHH:MM:SS.mmmZ` for epoch milliseconds."""
     day, rest = divmod(milliseconds, DAY_MS)
     minutes, millis = divmod(rest, 60_000)
-    return f"{_day_text(day)}T{minutes // 60:02d}:{minutes % 60:02d}:{millis // 1000:02d}.{millis % 1000:03d}Z"
+    clock = f"{minutes // 60:02d}:{minutes % 60:02d}:{millis // 1000:02d}.{millis % 1000:03d}"
+    return f"{_day_text(day)}T{clock}Z"
 
 
 @lru_cache(maxsize=1024)

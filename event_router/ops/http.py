@@ -80,9 +80,8 @@ class HttpServer:
             await self._runner.cleanup()
 
     def _accept(self) -> asyncio.BaseProtocol:
-        assert self._runner is not None and self._runner.server is not None
-        server = self._runner.server
-        if len(server.connections) >= MOST_CONNECTIONS:
+        server = self._runner.server if self._runner is not None else None
+        if server is None or len(server.connections) >= MOST_CONNECTIONS:
             return _Refused()
         connection = server()
         asyncio.get_running_loop().call_later(REQUEST_DEADLINE_S, self._close_unless_served, connection)

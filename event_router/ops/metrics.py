@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
@@ -113,7 +113,7 @@ class RouterMetrics(Observer, Collector):
         self.connected = {"streams": True}
         self.circuits: dict[str, bool] = {}
         self.clock_offset_ms = 0
-        self.in_flight = lambda: 0
+        self.in_flight: Callable[[], int] = lambda: 0
         for stream, names in types.items():
             for name in names:
                 self._counters["events_processed"][stream, name] = 0.0

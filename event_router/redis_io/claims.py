@@ -80,9 +80,9 @@ class Claims:
         return await self._leased(stream, [(entry_id, 0, str(count + 1)) for entry_id, count in entries])
 
     async def set(self, stream: str, leases: Iterable[tuple[str, int, int | None]]) -> list[int]:
-        """Set (id, idle ms, delivery count or None to leave it): idle times and counts where this consumer owns the entry; renewing sets idle to 0.
+        """Set (id, idle ms, delivery count or None to leave it) where this consumer owns the entry.
 
-        Returns the delivery counts, `NOT_OURS` or `TRIMMED`.
+        Renewing a lease sets idle to 0. Returns the delivery counts, `NOT_OURS` or `TRIMMED`.
         """
         triples = [
             (entry_id, idle_ms, "=" if deliveries is None else str(deliveries))

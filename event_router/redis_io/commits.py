@@ -7,6 +7,7 @@ digits above 2^53. Integers travel as decimals, absence as `false`, raw bytes as
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,7 +15,6 @@ import msgspec
 from event_router.core.effects import Effects, HashEffects, Newest, Once, UnitOfWork
 from event_router.core.keys import checkpoint_key, dead_letter_stream
 from event_router.core.outcome import Answer, DeadLetter, Settlement, Verdict
-from event_router.core.values import text_bytes
 from event_router.redis_io.connections import Link
 from event_router.redis_io.script import Script
 
@@ -47,7 +47,6 @@ class Commits:
         self._link = link
         self._group = group
         self._script = Script("commit")
-        self._encoder = msgspec.msgpack.Encoder()
 
     def prepare(self, settlement: Settlement) -> Prepared:
         """Translate one entry's part. Raises StateError for effects that contradict each other."""
@@ -67,8 +66,7 @@ class Commits:
             prepared = self.prepare(part) if isinstance(part, Settlement) else part
             index = streams.setdefault(prepared.stream, len(streams) + 1)
             units.append((index, prepared.id, prepared.reads, prepared.ops))
-        batch = (self._group, checkpoint_key(self._group), list(streams), units)
-        return self._encoder.encode(batch)
+        return _encoded((self._group, checkpoint_key(self._group), list(streams), units))
 
     async def send(self, packed: bytes) -> list[Answer]:
         """Commit a packed batch and return the answer for each entry, in order.
@@ -88,7 +86,14 @@ class Commits:
 
 def packed_places(places: Iterable[tuple[str, str]]) -> bytes:
     """Return (key, field) pairs as the read script takes them."""
-    return msgspec.msgpack.encode([_text(part) for place in places for part in place])
+    return _encoded([*chain.from_iterable(places)])
+
+
+def _encoded(message: Any) -> bytes:
+    try:
+        return msgspec.msgpack.encode(message)
+    except UnicodeEncodeError:  # some text is not UTF-8: rare, so it is looked for only now
+        return msgspec.msgpack.encode(_encodable(message))
 
 
 def operations(effects: Effects) -> list[Any]:
@@ -96,10 +101,7 @@ def operations(effects: Effects) -> list[Any]:
     ops: list[Any] = []
     for hash_effects in effects.hashes.values():
         _hash_operations(hash_effects, ops)
-    ops += (
-        [ADD, _text(emission.stream), _maxlen(emission.maxlen), *map(_text, emission.fields)]
-        for emission in effects.emissions
-    )
+    ops += [[ADD, sent.stream, _maxlen(sent.maxlen), *sent.fields] for sent in effects.emissions]
     if effects.branches:
         if isinstance(effects, UnitOfWork):
             effects.refuse_contradictions()
@@ -108,15 +110,15 @@ def operations(effects: Effects) -> list[Any]:
 
 
 def _hash_operations(effects: HashEffects, ops: list[Any]) -> None:
-    key = _text(effects.key)
+    key = effects.key
     if effects.cleared:
         ops.append([CLEAR, key])
     if effects.sets:
-        ops.append(_pairs(SET, key, effects.sets))
+        ops.append([SET, key, *chain.from_iterable(effects.sets.items())])
     if effects.latest:
         latest: list[Any] = [LATEST, key]
-        for field, (version, value) in effects.latest.items():
-            latest += (_text(field), _text(version), _text(value))
+        for field, version_and_value in effects.latest.items():
+            latest += (field, *version_and_value)
         ops.append(latest)
     if effects.maxima:
         ops.append(_numbers(SET if effects.cleared else MAXIMUM, key, effects.maxima))
@@ -124,38 +126,22 @@ def _hash_operations(effects: HashEffects, ops: list[Any]) -> None:
         ops.append(_numbers(SET if effects.cleared else INCREMENT, key, effects.increments))
     if effects.deletes and not effects.cleared:
         # Last, so that the key keeps its time to live unless the unit leaves nothing in it.
-        ops.append([DELETE, key, *map(_text, effects.deletes)])
+        ops.append([DELETE, key, *effects.deletes])
     if effects.ttl_ms is not None:
         ops.append([EXPIRE, key, str(effects.ttl_ms)])
 
 
 def _branch_operation(branch: Once | Newest) -> list[Any]:
     if isinstance(branch, Once):
-        return [ONCE, _text(branch.mark), str(branch.ttl_ms), operations(branch)]
-    record = [_text(part) for pair in branch.record.items() for part in pair]
-    return [
-        NEWEST,
-        _text(branch.key),
-        _text(branch.version),
-        str(branch.ttl_ms),
-        record,
-        operations(branch),
-    ]
+        return [ONCE, branch.mark, str(branch.ttl_ms), operations(branch)]
+    record = [*chain.from_iterable(branch.record.items())]
+    return [NEWEST, branch.key, branch.version, str(branch.ttl_ms), record, operations(branch)]
 
 
-def _pairs(code: int, key: Any, values: dict[str, str]) -> list[Any]:
-    op: list[Any] = [code, key]
-    for field, value in values.items():
-        op.append(field if field.isascii() else _text(field))
-        op.append(value if value.isascii() else _text(value))
-    return op
-
-
-def _numbers(code: int, key: Any, values: dict[str, int]) -> list[Any]:
+def _numbers(code: int, key: str, values: dict[str, int]) -> list[Any]:
     op: list[Any] = [code, key]
     for field, number in values.items():
-        op.append(field if field.isascii() else _text(field))
-        op.append(str(number))
+        op += (field, str(number))
     return op
 
 
@@ -164,7 +150,7 @@ def _reads(unit: UnitOfWork) -> Any:
         return False
     flat: list[Any] = []
     for (key, field), value in unit.reads.items():
-        flat += (_text(key), _text(field), False if value is None else _text(value))
+        flat += (key, field, False if value is None else value)
     return flat
 
 
@@ -177,14 +163,16 @@ def _maxlen(maxlen: int | None) -> Any:
     return False if maxlen is None else str(maxlen)
 
 
-def _text(text: str) -> Any:
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-        return text
-    except UnicodeEncodeError:
-        return _raw(text_bytes(text))
+def _encodable(value: Any) -> Any:
+    """Return nested arrays with each text that is not UTF-8 (surrogate escapes) as raw bytes."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return _raw(value.encode("utf-8", "surrogateescape"))
+    elif isinstance(value, list | tuple):
+        return [_encodable(part) for part in value]
+    return value
 
 
 def _raw(data: bytes) -> msgspec.Raw:

@@ -22,7 +22,9 @@ class StreamReader:
         self._client_id: int | None = None
 
     async def read(self, streams: Sequence[str], *, count: int, block_ms: int | None) -> list[Entry]:
-        """Return up to `count` new entries of each stream; empty after `block_ms` without any; None does not wait.
+        """Return up to `count` new entries of each stream; empty after `block_ms` without any.
+
+        Without `block_ms` it does not wait.
 
         Raises:
             NoGroup: a group or stream is missing; the error names the stream.

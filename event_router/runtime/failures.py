@@ -87,17 +87,15 @@ class Failures:
 
     def succeeded(self, delivery: Delivery) -> None:
         """Record an attempt whose handler ran to its end."""
-        assert delivery.event is not None
         breaker = self.breakers[delivery.domain]
-        breaker.succeeded(delivery.key, delivery.event.key)
+        breaker.succeeded(delivery.key, _ordering_key(delivery))
         if breaker.open and delivery.probe:
             self._close(delivery.domain)
 
     def failed(self, delivery: Delivery, error: str) -> None:
         """Decide on an attempt that failed in a way that may pass."""
-        assert delivery.event is not None
         breaker = self.breakers[delivery.domain]
-        opened = breaker.failed(delivery.key, delivery.event.key, delivery.previous_failure)
+        opened = breaker.failed(delivery.key, _ordering_key(delivery), delivery.previous_failure)
         delivery.previous_failure = self._clock.monotonic()
         self._last_error = error
         if breaker.open:
@@ -188,3 +186,7 @@ class Failures:
         held, self.held[domain] = self.held[domain], {}
         self.put_back(held.values(), now)
         self._in_flight.notify()
+
+
+def _ordering_key(delivery: Delivery) -> str:
+    return "" if delivery.event is None else delivery.event.key

@@ -124,9 +124,8 @@ class Retries(Service):
         """Start one entry of the domain: in turn one that failed and one that is new."""
         self._probes += 1
         held = self._failures.held[domain]
-        if held and self._probes % 2:
-            if await self._start([_first(held)], probe=True):
-                return
+        if held and self._probes % 2 and await self._start([_first(held)], probe=True):
+            return
         for stream in self._streams[domain]:
             entries = await self._reads.read((stream,), count=1, block_ms=None)
             if entries:

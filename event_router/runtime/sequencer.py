@@ -64,8 +64,27 @@ class Turn(StateReader):
         if view is None:
             view = views[key] = _View()
         view.turns[self] = None
-        insort(view.running, self.number)
+        running = view.running
+        if not running or running[-1] < self.number:
+            running.append(self.number)
+        else:
+            insort(running, self.number)
         self._views[key] = view
+
+    def known(self, key: str, field: str) -> tuple[str | None] | None:
+        """Return a field in a tuple if no earlier turn runs and its value is known here."""
+        view = self._views.get(key)
+        if view is None or view.running[0] != self.number:
+            return None
+        if field in view.values:
+            return (view.values[field],)
+        if len(view.turns) > 1:
+            return None
+        known = self._sequencer.recent.take((key, field))
+        if known is not None:
+            self.recent = True
+            view.values[field] = known[0]
+        return known
 
     async def read(self, key: str, field: str) -> str | None:
         """Return a field as the earlier turns leave it. Raises InvalidState for a key that is no hash."""

@@ -175,9 +175,8 @@ def main() -> None:
         print(json.dumps({"seconds": seconds}))
         return
     version = subprocess.run([options.server, "--version"], capture_output=True, text=True, check=True).stdout
-    print(
-        f"{version.strip()}\n{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores"
-    )
+    print(version.strip())
+    print(platform.python_implementation(), platform.python_version(), f"{os.cpu_count()} cores")
     ratios, rates, loops = [], [], []
     for number in range(options.rounds):
         with server(options.server) as port:
