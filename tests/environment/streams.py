@@ -52,27 +52,28 @@ def held_by(client: redis.Redis, consumer: str, streams: Iterable[str] = STREAMS
     return total
 
 
-def unsettled(client: redis.Redis, streams: Iterable[str] = STREAMS) -> dict[str, str]:
+def unsettled(client: redis.Redis, streams: Iterable[str] = STREAMS, group: str = GROUP) -> dict[str, str]:
     """The streams with entries not delivered or not settled, and what is open there."""
     found = {}
     for stream in streams:
         info: dict[str, Any] = client.xinfo_stream(stream)
-        state = group_state(client, stream)
+        state = group_state(client, stream, group)
         last, delivered = _text(info["last-generated-id"]), _text(state["last-delivered-id"])
         if state["pending"] or last != delivered:
             found[stream] = f"{state['pending']} pending, delivered up to {delivered} of {last}"
     return found
 
 
-def await_settled(client: redis.Redis, streams: Iterable[str] = STREAMS, *, within: float) -> None:
+def await_settled(
+    client: redis.Redis, streams: Iterable[str] = STREAMS, *, within: float, group: str = GROUP
+) -> None:
     """Wait until everything that was published is delivered and acknowledged."""
     streams = tuple(streams)
-    eventually(
-        lambda: not unsettled(client, streams),
-        within=within,
-        what=lambda: unsettled(client, streams),
-        every=0.05,
-    )
+
+    def still_open() -> dict[str, str]:
+        return unsettled(client, streams, group)
+
+    eventually(lambda: not still_open(), within=within, what=still_open, every=0.05)
 
 
 def give_to(client: redis.Redis, stream: str, consumer: str, entry_ids: list[str]) -> None:
