@@ -179,7 +179,7 @@ class DeadLetters:
                 found = transaction.execute_command(*step("look"))
                 if not await cast(Awaitable[int], found):
                     return None
-                transaction.multi()  # type: ignore[no-untyped-call]  # redis-py 8.1
+                transaction.multi()
                 transaction.execute_command(*step("note"))
                 transaction.execute_command("XADD", letter.stream, "*", *fields)
                 transaction.execute_command(*step("settle"))
@@ -199,7 +199,7 @@ class DeadLetters:
 
     async def _ask(self, *command: Any) -> Any:
         try:
-            return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py 8.1
+            return await self._client.execute_command(*command)
         except (RedisError, OSError) as error:
             raise translated(error) from error
 

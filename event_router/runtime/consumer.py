@@ -62,9 +62,8 @@ class Consumer(Service):
         self._block_ms = block_ms
         self._max_in_flight = max_in_flight
         self._rotation = 0
-        self._left = 0
         self._full = False
-        self._adjusted = (clock.monotonic(), time.process_time())
+        self._adjusted = (clock.monotonic(), time.process_time(), 0)
         self._reading = False
         self.quiet = False
 
@@ -81,6 +80,7 @@ class Consumer(Service):
                 await self._wait(self._has_room)
                 continue
             self.beat()
+            self.adjust()
             await self._read(streams)
 
     async def be_quiet(self) -> None:
@@ -95,18 +95,17 @@ class Consumer(Service):
                 return
             await asyncio.wait([self._task], timeout=0.1)
 
-    def settled(self, count: int) -> None:
-        """Note that entries left; what was measured adjusts the limit now and then."""
-        self._left += count
+    def adjust(self) -> None:
+        """Fit the limit of what is in flight to what was measured since the last time."""
         now = self.clock.monotonic()
-        since, cpu = self._adjusted
+        since, cpu, departures = self._adjusted
         elapsed = now - since
         if elapsed >= ADJUST_EVERY_S:
-            cpu_now = time.process_time()
-            measured = Measured(self._left / elapsed, self._full, (cpu_now - cpu) / elapsed)
+            cpu_now, departed = time.process_time(), self._in_flight.departures
+            measured = Measured((departed - departures) / elapsed, self._full, (cpu_now - cpu) / elapsed)
             self._in_flight.limit = next_limit(self._in_flight.limit, measured, self._max_in_flight)
-            self._adjusted = (now, cpu_now)
-            self._left, self._full = 0, False
+            self._adjusted = (now, cpu_now, departed)
+            self._full = False
 
     async def _read(self, streams: Sequence[str]) -> None:
         """Read once and dispatch what came."""

@@ -96,13 +96,18 @@ class Delivery:
 
 
 class InFlight:
-    """Every delivery between read and commit, and how many more there is room for."""
+    """Every delivery between read and commit, and how many more there is room for.
+
+    Attributes:
+        limit: how many there may be.
+        departures: how many have left since the start.
+    """
 
     def __init__(self, limit: int) -> None:
         self._deliveries: dict[EntryKey, Delivery] = {}
         self._changed = asyncio.Event()
         self.limit = limit
-        self.on_removed: Callable[[int], None] = lambda _: None
+        self.departures = 0
 
     def __len__(self) -> int:
         return len(self._deliveries)
@@ -134,7 +139,7 @@ class InFlight:
             del self._deliveries[delivery.key]
             if delivery.barrier is not None:
                 delivery.barrier.left()
-            self.on_removed(1)
+            self.departures += 1
             if not self._changed.is_set():
                 self._changed.set()
 

@@ -183,6 +183,8 @@ class Dispatcher:
             worker.cancel()
         if self._workers:
             await asyncio.wait(self._workers, timeout=1.0)
+        for delivery in unfinished:
+            self._in_flight.remove(delivery)
         return unfinished
 
     def _wake(self) -> None:
