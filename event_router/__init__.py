@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from event_router.core.errors import (
     ConfigurationError,
     EventRouterError,
@@ -17,10 +20,16 @@ from event_router.core.event import Event, Identifier, JsonText, Percent, Score,
 from event_router.core.handler import EventHandler, on
 from event_router.core.state import StateTransaction
 
+if TYPE_CHECKING:
+    from event_router.app import EventRouter
+    from event_router.redis_io.state_store import StateKVStore
+    from event_router.redis_io.stream_consumer import StreamConsumer
+
 __all__ = [
     "ConfigurationError",
     "Event",
     "EventHandler",
+    "EventRouter",
     "EventRouterError",
     "Identifier",
     "InvalidEvent",
@@ -34,7 +43,29 @@ __all__ = [
     "Score",
     "Sequence",
     "StateError",
+    "StateKVStore",
     "StateTransaction",
+    "StreamConsumer",
     "Text",
     "on",
 ]
+
+# Imported when they are asked for: a module of handlers needs neither a Redis client nor a server.
+_AT_NEED = {
+    "EventRouter": "event_router.app",
+    "StateKVStore": "event_router.redis_io.state_store",
+    "StreamConsumer": "event_router.redis_io.stream_consumer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name that talks to Redis."""
+    if name not in _AT_NEED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_AT_NEED[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    """Name what is public, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -90,7 +90,7 @@ class StateKVStore:
                 again may count twice: decide by reading, or let a handler count instead.
         """
         key = self._key(entity_type, entity_id)
-        if not isinstance(amount, int) or isinstance(amount, bool) or not INT64_MIN <= amount <= INT64_MAX:
+        if type(amount) is not int or not INT64_MIN <= amount <= INT64_MAX:
             raise StateError(f"{key} {field}: {amount!r} is no 64-bit integer")
         try:
             return int(await self._once.call("HINCRBY", key, text_bytes(field), amount))
