@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import NamedTuple
+
+import msgspec
 
 EntryKey = tuple[str, str]
 """Stream and entry id."""
 
 
-class _Attempt(NamedTuple):
+class _Attempt(msgspec.Struct):
     entry: EntryKey
     key: str
     ok: bool

@@ -51,7 +51,7 @@ class Decoder:
         route = self._route(domain, values, extra)
         time_ms = entry.time_ms
         if extra is not None or b"timestamp" in values:
-            moment: Any = _member(values, extra, "timestamp")
+            moment = _member(values, extra, "timestamp")
             if moment is not None:
                 time_ms = _event_time(moment, time_ms)
         data = route.payload.convert(values, extra)

@@ -201,7 +201,9 @@ class UnitOfWork(Effects):
     __slots__ = ("reads",)
 
     def __init__(self) -> None:
-        super().__init__()
+        self.hashes = {}
+        self.emissions = []
+        self.branches = []
         self.reads: dict[tuple[str, str], str | None] = {}
 
     def refuse_contradictions(self) -> None:

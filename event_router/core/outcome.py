@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -74,7 +74,7 @@ class Answer:
     reason: str = ""
 
 
-class Settlement(NamedTuple):
+class Settlement(msgspec.Struct):
     """One entry's part of a commit: what to do if the entry is still pending."""
 
     stream: str

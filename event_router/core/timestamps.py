@@ -20,8 +20,10 @@ def parse_time(value: object) -> int:
     Raises:
         ValueError: the value is no time between 1970 and 9999; the message says what it is.
     """
-    if isinstance(value, str):
-        milliseconds = _parse_text(value)
+    if type(value) is str:
+        # Ten to sixteen digits are milliseconds; eight would be an ISO date.
+        digits = 10 <= len(value) <= 16 and value.isdecimal() and value.isascii()
+        milliseconds = int(value) if digits else _parse_text(value)
     elif isinstance(value, int) and not isinstance(value, bool):
         milliseconds = value
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -26,7 +26,7 @@ BYTES_OF_WEIGHT = 4_096
 _ANSWERS = {verdict.value: Answer(verdict) for verdict in Verdict}
 
 
-class Prepared(NamedTuple):
+class Prepared(msgspec.Struct):
     """One entry's part of a commit in the script's terms.
 
     Attributes:

@@ -63,13 +63,15 @@ class Committer(Service):
         self._ready: deque[Delivery] = deque()
         self._alone: deque[Delivery] = deque()
         self._wake = asyncio.Event()
+        self._waits = False
         self.returns: Returns
 
     def offer(self, delivery: Delivery) -> None:
         """Take a delivery whose part of the commit is prepared."""
         queue = self._alone if delivery.conflicts >= ALONE_AFTER_CONFLICTS else self._ready
         queue.append(delivery)
-        if not self._wake.is_set():
+        if self._waits:
+            self._waits = False
             self._wake.set()
 
     async def run(self) -> None:
@@ -78,6 +80,7 @@ class Committer(Service):
             while not self._ready and not self._alone:
                 self.rest()
                 self._wake.clear()
+                self._waits = True
                 await self._wake.wait()
             self.beat()
             await self.commit(self._next_batch())

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
+
 from event_router.core.breaker import EntryKey
 from event_router.core.event import AnyEvent, Entry
 from event_router.core.handler import Route
@@ -31,59 +33,42 @@ class Barrier:
             await self._done.wait()
 
 
-class Delivery:
+class Delivery(msgspec.Struct, eq=False):
     """One entry on its way through this process.
 
     Attributes:
+        key: the entry's stream and id.
         label: event type for logs and metrics, `other` until it is known to be registered.
         probe: it runs although the domain's breaker is open.
         conflicts: commits that found its reads changed.
         previous_failure: when its last attempt in this process failed (monotonic seconds).
         started: when its handler started (monotonic seconds); None while it waits.
+        task: the worker its handler runs in.
         expired: its handler ran out of time and was cancelled.
         lost: another consumer took it over before it was started here.
+        turn: its handler's place in the order of the entities it touches.
         prepared: its part of the next commit.
         letter: the dead letter it becomes, if it does.
+        barrier: the group it belongs to, if somebody waits for that.
     """
 
-    __slots__ = (
-        "barrier",
-        "conflicts",
-        "domain",
-        "entry",
-        "event",
-        "expired",
-        "key",
-        "label",
-        "letter",
-        "lost",
-        "prepared",
-        "previous_failure",
-        "probe",
-        "route",
-        "started",
-        "task",
-        "turn",
-    )
-
-    def __init__(self, entry: Entry, domain: str) -> None:
-        self.entry = entry
-        self.domain = domain
-        self.key: EntryKey = (entry.stream, entry.id)
-        self.label = "other"
-        self.route: Route | None = None
-        self.event: AnyEvent | None = None
-        self.probe = False
-        self.conflicts = 0
-        self.previous_failure: float | None = None
-        self.started: float | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.expired = False
-        self.lost = False
-        self.turn: Any = None
-        self.prepared: Any = None
-        self.letter: DeadLetter | None = None
-        self.barrier: Barrier | None = None
+    entry: Entry
+    domain: str
+    key: EntryKey
+    label: str = "other"
+    route: Route | None = None
+    event: AnyEvent | None = None
+    probe: bool = False
+    conflicts: int = 0
+    previous_failure: float | None = None
+    started: float | None = None
+    task: asyncio.Task[None] | None = None
+    expired: bool = False
+    lost: bool = False
+    turn: Any = None
+    prepared: Any = None
+    letter: DeadLetter | None = None
+    barrier: Barrier | None = None
 
     def __repr__(self) -> str:
         state = "ready" if self.prepared else "running" if self.started is not None else "waiting"
@@ -106,6 +91,7 @@ class InFlight:
     def __init__(self, limit: int) -> None:
         self._deliveries: dict[EntryKey, Delivery] = {}
         self._changed = asyncio.Event()
+        self._awaited = False
         self.limit = limit
         self.departures = 0
 
@@ -140,13 +126,15 @@ class InFlight:
             if delivery.barrier is not None:
                 delivery.barrier.left()
             self.departures += 1
-            if not self._changed.is_set():
+            if self._awaited:
+                self._awaited = False
                 self._changed.set()
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition on what is in flight holds; it is asked after each departure."""
         while not condition():
             self._changed.clear()
+            self._awaited = True
             await self._changed.wait()
 
     def notify(self) -> None:

@@ -110,7 +110,7 @@ class Dispatcher:
 
     def delivery(self, entry: Entry) -> Delivery:
         """Return a delivery of an entry from one of the router's streams."""
-        return Delivery(entry, self._domains[entry.stream])
+        return Delivery(entry, self._domains[entry.stream], (entry.stream, entry.id))
 
     def accept(self, deliveries: Iterable[Delivery]) -> int:
         """Take in deliveries; those in flight already are left out. Returns how many were new."""
@@ -208,6 +208,7 @@ class Dispatcher:
         now and then others get theirs.
         """
         loop = self._sequencer.loop
+        worker = asyncio.current_task(loop)
         in_a_row = 0
         while True:
             delivery = self._next()
@@ -222,6 +223,7 @@ class Dispatcher:
                 loop.call_soon(self._wake)
             elif in_a_row % 64 == 0:
                 await asyncio.sleep(0)
+            delivery.task = worker
             await self._handle(delivery)
 
     def _next(self) -> Delivery | None:
@@ -265,7 +267,7 @@ class Dispatcher:
         entry = delivery.entry
         letter: tuple[Reason, str] | None = None
         failure: str | None = None
-        worker = delivery.task = asyncio.current_task()
+        worker = delivery.task
         try:
             await route.call(event, StateTransaction(event, self._names, turn.unit, turn))  # type: ignore[union-attr, arg-type]  # decoded
             delivery.prepared = self._commits.prepare(Settlement(entry.stream, entry.id, turn.unit))

@@ -225,11 +225,12 @@ def _carry_over(unit: UnitOfWork, key: str, values: dict[str, str | None]) -> No
     """Bring known values up to what the unit leaves; forget those only Redis can work out."""
     effects = unit.hashes.get(key)
     if effects is not None:
-        if effects.cleared:
-            values.clear()
-        values.update(effects.sets)
-        for field in effects.deletes:
-            values[field] = None
+        sets = effects.sets
+        for field in values:  # only what was read once is worth following
+            if field in sets:
+                values[field] = sets[field]
+            elif effects.cleared or field in effects.deletes:
+                values[field] = None
         for field, amount in effects.increments.items():
             if field in values:
                 stored = values.pop(field) or "0"
