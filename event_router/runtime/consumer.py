@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
@@ -17,6 +18,8 @@ from event_router.runtime.ports import ReadPort
 from event_router.runtime.services import Service
 
 ADJUST_EVERY_S = 0.25
+ALL_STREAMS_EVERY_S = 0.02
+"""Between two reads of all streams, those with a backlog get every free place."""
 WASTED_READ_PAUSE_S = 1.0
 
 
@@ -62,6 +65,8 @@ class Consumer(Service):
         self._block_ms = block_ms
         self._max_in_flight = max_in_flight
         self._rotation = 0
+        self._backlogged: list[str] = []
+        self._all_read_at = float("-inf")
         self._full = False
         self._adjusted = (clock.monotonic(), time.process_time(), 0)
         self._reading = False
@@ -109,11 +114,7 @@ class Consumer(Service):
 
     async def _read(self, streams: Sequence[str]) -> None:
         """Read once and dispatch what came."""
-        free = self._in_flight.free
-        if free < len(streams):  # not a place each: take turns
-            streams = [streams[(self._rotation + index) % len(streams)] for index in range(free)]
-            self._rotation += free
-        count = max(1, min(self._read_count, free // len(streams)))
+        streams, count = self._share(streams)
         self._reading = True
         try:
             entries = await self._reads.read(streams, count=count, block_ms=self._block_ms)
@@ -127,9 +128,25 @@ class Consumer(Service):
             await asyncio.sleep(WASTED_READ_PAUSE_S)
         else:
             self._connectivity.answered("read")
+            found = Counter(entry.stream for entry in entries)
+            self._backlogged = [stream for stream in streams if found[stream] == count]
             self._dispatcher.accept(map(self._dispatcher.delivery, entries))
         finally:
             self._reading = False
+
+    def _share(self, streams: Sequence[str]) -> tuple[Sequence[str], int]:
+        """Return which streams to read now, and how many entries of each: COUNT is per stream."""
+        free = self._in_flight.free
+        now = self.clock.monotonic()
+        backlogged = [stream for stream in self._backlogged if stream in streams]
+        if backlogged and now < self._all_read_at + ALL_STREAMS_EVERY_S:
+            streams = backlogged
+        else:
+            self._all_read_at = now
+        if free < len(streams):  # not a place each: take turns
+            streams = [streams[(self._rotation + index) % len(streams)] for index in range(free)]
+            self._rotation += free
+        return streams, max(1, min(self._read_count, free // len(streams)))
 
     async def _wait(self, condition: Callable[[], bool]) -> None:
         await self._in_flight.wait_until(condition)
