@@ -63,7 +63,7 @@ typecheck: install ## Check types with mypy
 	$(BIN)/mypy
 
 bench: install ## Measure throughput side by side with the plain loop
-	$(BIN)/python tests/benchmarks/bench.py $(ARGS)
+	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
 
 battery: install ## Run the long tests (kill, freeze and failover batteries)
 	$(BIN)/python -m pytest -m battery $(ARGS)
