@@ -23,10 +23,36 @@ RouterFactory = Callable[..., Router]
 ServerFactory = Callable[..., Server]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "once: its subject is the same on any server, so the first one suffices"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [
+        item for item in items if item.get_closest_marker("once") and _server_of(item) in OTHER_SERVERS
+    ]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def _server_of(item: pytest.Item) -> str:
+    return (
+        str(item.callspec.params.get("server_program", ""))
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        else ""
+    )
+
+
 def _servers_to_run_on() -> list[str]:
     return [
         name.strip() for name in os.environ.get("TEST_SERVERS", "valkey,redis").split(",") if name.strip()
     ]
+
+
+OTHER_SERVERS = _servers_to_run_on()[1:]
 
 
 @pytest.fixture(scope="session", params=_servers_to_run_on())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
 import redis
 
 from tests.acceptance.hostile_entries import HOSTILE, flat
@@ -90,6 +91,7 @@ def test_all_bad_entries_become_dead_letters_that_keep_every_byte(
     assert router.metric("circuit_open") == 0
 
 
+@pytest.mark.once
 def test_metric_series_and_log_lines_stay_bounded_whatever_types_come(
     server: Server, redis_bytes: redis.Redis, new_router: RouterFactory
 ) -> None:
@@ -110,6 +112,7 @@ def test_metric_series_and_log_lines_stay_bounded_whatever_types_come(
     assert 1 <= len(errors) < 100, "one dead letter is one line, many are limited"
 
 
+@pytest.mark.once
 def test_a_time_of_exactly_a_day_ahead_is_the_last_accepted(
     server: Server, redis_client: redis.Redis, new_router: RouterFactory
 ) -> None:

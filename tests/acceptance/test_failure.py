@@ -12,6 +12,8 @@ from tests.environment.servers import Server
 from tests.environment.streams import await_settled, letters, pending
 from tests.environment.waiting import eventually
 
+pytestmark = pytest.mark.once
+
 
 def named(prefix: str, count: int) -> list[str]:
     return [f"{prefix}{n}" for n in range(count)]
@@ -66,7 +68,8 @@ def test_an_outage_convicts_nobody_while_poison_is_convicted(
     assert convicted.keys() == set(poisoned)
     assert {letter["dlq_reason"] for letter in convicted.values()} == {"max_deliveries"}
     assert {letter["dlq_deliveries"] for letter in convicted.values()} == {"5"}
-    assert all(len(workplace.starts(entry_id)) == 5 for entry_id in poisoned)
+    attempts = {entry_id: [start.attempt for start in workplace.starts(entry_id)] for entry_id in poisoned}
+    assert attempts == {entry_id: [1, 2, 3, 4, 5] for entry_id in poisoned}
     assert workplace.counts(good) == dict.fromkeys(good, 1)
     assert workplace.counts([f"p{n}" for n in range(0, len(good), 99)]) == {}, (
         "a failed attempt leaves nothing"

@@ -58,6 +58,8 @@ def test_flushall_in_the_middle_of_work_is_survived(
     await_settled(redis_client, [WORK], within=8)
     assert workplace.counts(kept) == dict.fromkeys(kept, 1)
     # What was in flight is applied or reported lost, but never twice; and its loss is no handler's fault.
+    reported = [line for line in router.log() if line["level"] == "error" and line.get("stream") == WORK]
+    assert [line["lost_or_counted_twice_at_most"] for line in reported] == [50]
     assert set(workplace.counts(lost).values()) <= {1}
     assert redis_client.exists(f"dlq:{WORK}") == 0
     assert router.readyz()[0] == 200

@@ -46,6 +46,7 @@ def test_redis_killed_and_started_again_with_its_data(
         assert_equal(fold(accepted), client)
 
 
+@pytest.mark.once
 def test_an_outage_is_two_lines_and_no_hot_loop(new_server: ServerFactory, new_router: RouterFactory) -> None:
     server = new_server(append_only=True).start()
     with Proxy(server.port) as proxy:
@@ -73,32 +74,7 @@ def test_an_outage_is_two_lines_and_no_hot_loop(new_server: ServerFactory, new_r
             assert client.hget("state:user:u", "login_count") == "1"
 
 
-def test_redis_out_of_memory_uses_up_no_attempt(new_server: ServerFactory, new_router: RouterFactory) -> None:
-    server = new_server().start()
-    router = new_router(server.url, MAX_DELIVERIES=2, RETRY_BACKOFF_MS=10).start()
-    with server.client() as client:
-        for n in range(100):
-            client.xadd("events:auth", {"type": "login", "user_id": "u"} if n % 10 else {"type": "bad"})
-        await_settled(client, within=5)
-        client.xadd("events:auth", {"type": "login", "user_id": "filler", "device": "x" * 1000})
-        await_settled(client, within=5)
-        pipeline = client.pipeline(transaction=True)
-        for n in range(100):
-            pipeline.xadd("events:auth", {"type": "login", "user_id": "u"} if n % 10 else {"type": "bad"})
-        pipeline.config_set("maxmemory", "1")
-        pipeline.execute()
-        begin = time.monotonic()
-        while time.monotonic() - begin < 3:
-            assert router.get("/livez")[0] == 200
-            time.sleep(0.1)  # the length of the outage is the test's subject
-        assert client.hget("state:user:u", "login_count") == "90", "nothing is applied meanwhile"
-        assert client.xlen("dlq:events:auth") == 10, "and nothing dead-lettered"
-        client.config_set("maxmemory", "0")
-        await_settled(client, within=8)
-        assert client.hget("state:user:u", "login_count") == "180"
-        assert client.xlen("dlq:events:auth") == 20
-
-
+@pytest.mark.once
 def test_a_frozen_redis_is_an_outage_like_any_other(
     new_server: ServerFactory, new_router: RouterFactory
 ) -> None:

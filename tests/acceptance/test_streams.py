@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 
+import pytest
 import redis
 
 from tests.conftest import RouterFactory
 from tests.environment.servers import Server
 from tests.environment.streams import await_settled, entries, group_state
+
+pytestmark = pytest.mark.once
 
 
 def shard_of(key: str, shards: int) -> int:
