@@ -124,11 +124,12 @@ class StateModel:
             if stored is None or newer(version, stored):
                 values.update({name: value, f"{name}:version": version})
         for name, least in effects.maxima.items():
-            values = self._hash(key)
-            if name not in values or not is_canonical(values[name]) or int(values[name]) < least:
-                values[name] = str(least)
+            stored = None if effects.cleared else self.stored(key, name)
+            if stored is None or not is_canonical(stored) or int(stored) < least:
+                self._hash(key)[name] = str(least)
         if effects.cleared:
-            self._increment(effects)
+            for name, amount in effects.increments.items():
+                self._hash(key)[name] = str(amount)
         elif key in self.hashes:
             for name in effects.deletes:
                 self.hashes[key].pop(name, None)
@@ -139,6 +140,10 @@ class StateModel:
 
     def _append(self, stream: str, fields: Iterable[str]) -> None:
         self.streams.setdefault(stream, []).append(tuple(fields))
+
+    def stored(self, key: str, name: str) -> str | None:
+        """Return a field's value, None where it is absent."""
+        return self.hashes.get(key, {}).get(name)
 
     def _hash(self, key: str) -> dict[str, str]:
         return self.hashes.setdefault(key, {})
@@ -183,7 +188,7 @@ class _Validation:
                 self.key(key, "hash")
             except _Refused:
                 raise _Refused(Verdict.CONFLICT) from None
-            if self._stored(key, name) != value:
+            if self._model.stored(key, name) != value:
                 raise _Refused(Verdict.CONFLICT)
 
     def effects(self, group: Effects) -> None:
@@ -214,7 +219,7 @@ class _Validation:
             self._sums[key, name] = sum_
 
     def _integer(self, key: str, name: str) -> int:
-        stored = self._stored(key, name)
+        stored = self._model.stored(key, name)
         if stored is None:
             return 0
         if not is_canonical(stored):
@@ -224,9 +229,6 @@ class _Validation:
             )
         return int(stored)
 
-    def _stored(self, key: str, name: str) -> str | None:
-        return self._model.hashes.get(key, {}).get(name)
-
     def _holds(self, branch: Once | Newest) -> bool:
         if isinstance(branch, Once):
             new = branch.mark not in self._marks and self._model.type_of(branch.mark) == "none"
@@ -234,7 +236,7 @@ class _Validation:
             return new
         key = branch.key
         self.key(key, "hash")
-        stored = self._versions.get(key, self._stored(key, "version"))
+        stored = self._versions.get(key, self._model.stored(key, "version"))
         new = stored is None or newer(branch.version, stored)
         if new:
             self._versions[key] = branch.version

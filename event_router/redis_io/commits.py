@@ -19,7 +19,7 @@ from event_router.redis_io.connections import Link
 from event_router.redis_io.script import Script
 
 SET, INCREMENT, LATEST, MAXIMUM, DELETE, CLEAR, EXPIRE, ADD, ONCE, NEWEST = range(1, 11)
-OPS_OF_WEIGHT = 16
+PARTS_OF_WEIGHT = 64
 BYTES_OF_WEIGHT = 4_096
 """What weighs as much as one ordinary event in a batch, so that a batch stays short for Redis."""
 
@@ -56,7 +56,9 @@ class Commits:
             weight = 1 + sum(map(len, work.fields)) // BYTES_OF_WEIGHT
             return Prepared(settlement.stream, settlement.id, False, ops, weight)
         ops = operations(work)
-        return Prepared(settlement.stream, settlement.id, _reads(work), ops, 1 + len(ops) // OPS_OF_WEIGHT)
+        parts = _parts(ops) if work.branches else sum(map(len, ops))
+        weight = 1 + parts // PARTS_OF_WEIGHT
+        return Prepared(settlement.stream, settlement.id, _reads(work), ops, weight)
 
     def pack(self, batch_of: Sequence[Settlement | Prepared]) -> bytes:
         """Return the batch as the script takes it; sending it again unchanged is safe."""
@@ -129,6 +131,15 @@ def _hash_operations(effects: HashEffects, ops: list[Any]) -> None:
         ops.append([DELETE, key, *effects.deletes])
     if effects.ttl_ms is not None:
         ops.append([EXPIRE, key, str(effects.ttl_ms)])
+
+
+def _parts(ops: list[Any]) -> int:
+    """Return how many keys, names, values and amounts there are in operations."""
+    parts = sum(map(len, ops))
+    for op in ops:
+        if op[0] >= ONCE:
+            parts += _parts(op[-1])
+    return parts
 
 
 def _branch_operation(branch: Once | Newest) -> list[Any]:

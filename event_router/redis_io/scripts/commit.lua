@@ -144,7 +144,11 @@ local function wrong_type(use, key)
         kind = call('TYPE', key).ok
         types[key] = kind
     end
-    if kind == 'none' then
+    if kind == 'hash or none' and use ~= 'hash' then
+        kind = call('TYPE', key).ok
+        types[key] = kind
+    end
+    if kind == 'none' or kind == 'hash or none' then
         kind = claimed[key] or use
         claimed[key] = use
     end
@@ -286,12 +290,13 @@ local function check_reads(reads)
     for i = 1, #reads, 3 do
         local key, field = reads[i], reads[i + 1]
         flush_field(key, field)
-        if types[key] ~= 'hash' then
-            local status, what = wrong_type('hash', key)
-            if status == DENIED then return status, what end
-            if status then return CONFLICT end -- its handler runs again and meets the wrong type
+        if not types[key] then
+            local what = denied('hash', key)
+            if what then return DENIED, what end
         end
-        if call('HGET', key, field) ~= reads[i + 2] then return CONFLICT end
+        -- Of a wrong type HGET answers an error, which is no value: the handler runs again and meets it.
+        if redis.pcall('HGET', key, field) ~= reads[i + 2] then return CONFLICT end
+        if not types[key] then types[key] = 'hash or none' end
     end
 end
 
@@ -326,6 +331,31 @@ local function apply_latest(op)
             call('HSET', key, field, op[i + 2], field .. ':version', version)
         end
     end
+end
+
+-- SET followed by LATEST on the same key, the usual pair, in one HSET; false where it must be two.
+local function apply_together(set, latest)
+    local key = set[2]
+    if #set + #latest * 2 > MAX_ARGS then return false end
+    local versions_of = {}
+    for i = 3, #latest, 3 do versions_of[latest[i] .. ':version'] = true end
+    for i = 3, #set, 2 do
+        if versions_of[set[i]] then return false end
+    end
+    flush_fields(set, 2)
+    flush_fields(latest, 3)
+    for i = 3, #latest, 3 do
+        local field, version = latest[i] .. ':version', latest[i + 1]
+        flush_field(key, field)
+        local stored = call('HGET', key, field)
+        if not stored or newer(version, stored) then
+            local n = #set
+            set[n + 1], set[n + 2], set[n + 3], set[n + 4] = latest[i], latest[i + 2], field, version
+        end
+    end
+    call('HSET', unpack(set, 2))
+    types[key] = 'hash'
+    return true
 end
 
 local function apply_maxima(op)
@@ -386,13 +416,18 @@ local function apply_op(op, id)
 end
 
 function apply(ops, id)
-    for i = 1, #ops do
-        local op = ops[i]
+    local i = 1
+    while i <= #ops do
+        local op, following = ops[i], ops[i + 1]
         if op[1] == INCREMENT then
             types[op[2]] = 'hash' -- written with the tallies
+        elseif op[1] == SET and following and following[1] == LATEST and following[2] == op[2]
+            and apply_together(op, following) then
+            i = i + 1
         else
             apply_op(op, id)
         end
+        i = i + 1
     end
 end
 
