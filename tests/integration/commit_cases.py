@@ -5,7 +5,7 @@ All strategies draw from small pools, so that units meet on keys, fields, marks 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ from event_router.core.outcome import DeadLetter, Settlement
 
 STREAMS = ("events:x", "events:ÿ")
 ENTRY_IDS = ("1-1", "1-2", "2-0", "9-9", "10-0")
-NEVER_DELIVERED = "11-0"
+MANY_IDS = (*ENTRY_IDS, *(f"{n}-0" for n in range(20, 40)))
+NEVER_DELIVERED = "50-0"
 KEYS = ("k:a", "k:b", "k:ключ", "k:\udcff")
 LOGS = ("s:a", "s:b")
 MARKS = ("event-router:mark:a", "event-router:mark:b")
@@ -46,43 +47,7 @@ texts = (
     | st.binary(max_size=60).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 )
 values = texts | st.sampled_from(VERSIONS)
-fields = st.sampled_from(FIELDS)
-keys = st.sampled_from(KEYS)
 ttls = st.sampled_from((3_600_000, 7_200_000))
-
-hash_effects = st.one_of(
-    st.tuples(st.just("set"), keys, fields, values),
-    st.tuples(st.just("increment"), keys, fields, numbers),
-    st.tuples(st.just("increment"), keys, st.just("n"), st.integers(-9, 9)),
-    st.tuples(st.just("maximum"), keys, fields, numbers),
-    st.tuples(st.just("set_latest"), keys, fields, values, st.sampled_from(VERSIONS)),
-    st.tuples(st.just("delete"), keys, fields),
-    st.tuples(st.just("clear"), keys),
-    st.tuples(st.just("expire"), keys, ttls),
-)
-emissions = st.tuples(
-    st.just("emit"),
-    st.sampled_from(LOGS) | keys,
-    st.dictionaries(fields, values, min_size=1, max_size=3),
-    st.sampled_from((None, 100_000)),
-)
-plain_effects = st.lists(hash_effects | emissions, max_size=6)
-branches = st.one_of(
-    st.tuples(st.just("once"), st.sampled_from(MARKS), ttls, plain_effects),
-    st.tuples(
-        st.just("newest"),
-        keys,
-        st.sampled_from(VERSIONS),
-        st.dictionaries(st.sampled_from(("stage", "n")), values, min_size=1),
-        ttls,
-        plain_effects,
-    ),
-)
-units = st.tuples(plain_effects, st.lists(branches, max_size=2))
-
-reads = st.lists(st.tuples(st.booleans(), keys, fields, st.none() | values), max_size=3)
-"""Whether the read is up to date; where not, the value it found."""
-
 letters = st.builds(
     DeadLetter,
     reason=st.sampled_from(("invalid", "poison")),
@@ -92,6 +57,36 @@ letters = st.builds(
     time=st.just("2026-01-01T00:00:00.000Z"),
     fields=st.lists(st.binary(max_size=300), max_size=6).map(lambda parts: parts[: len(parts) // 2 * 2]),
 )
+
+
+@dataclass(frozen=True)
+class Pools:
+    """What the commits of a test draw from."""
+
+    keys: tuple[str, ...]
+    logs: tuple[str, ...]
+    marks: tuple[str, ...]
+    fields: tuple[str, ...]
+    values: st.SearchStrategy[str]
+    numbers: st.SearchStrategy[int]
+    stale: st.SearchStrategy[bool]
+    letters: st.SearchStrategy[DeadLetter | None]
+
+
+WIDE = Pools(
+    KEYS, LOGS, MARKS, FIELDS, values, numbers, st.booleans(), st.none() | st.none() | st.none() | letters
+)
+NARROW = Pools(
+    ("k",),
+    ("s",),
+    MARKS[:1],
+    ("n", "m", "n:version", "version"),
+    st.integers(-3, 3).map(str) | st.sampled_from(VERSIONS),
+    st.integers(-9, 9) | numbers,
+    st.just(False),
+    st.none(),
+)
+"""Units that are committed mostly, and nearly always meet."""
 
 
 @dataclass(frozen=True)
@@ -109,31 +104,74 @@ class Case:
         if self.letter is not None:
             return Settlement(self.stream, self.entry_id, self.letter)
         unit = unit_of(*self.unit)
-        for up_to_date, key, field, value in self.reads:
-            unit.reads[key, field] = hashes.get(key, {}).get(field) if up_to_date else value
+        for stale, key, field, value in self.reads:
+            unit.reads[key, field] = value if stale else hashes.get(key, {}).get(field)
         return Settlement(self.stream, self.entry_id, unit)
 
 
-cases = st.builds(
-    Case,
-    stream=st.sampled_from(STREAMS),
-    entry_id=st.sampled_from((*ENTRY_IDS, NEVER_DELIVERED)),
-    unit=units,
-    reads=reads,
-    letter=st.none() | st.none() | st.none() | letters,
-)
-batches = st.lists(cases, min_size=1, max_size=8)
+def plain_effects(pools: Pools) -> st.SearchStrategy[list[Any]]:
+    """Effects as tuples of their name and arguments, in the order they are recorded."""
+    keys, fields = st.sampled_from(pools.keys), st.sampled_from(pools.fields)
+    on_hashes = st.one_of(
+        st.tuples(st.just("set"), keys, fields, pools.values),
+        st.tuples(st.just("increment"), keys, fields, pools.numbers),
+        st.tuples(st.just("increment"), keys, st.just("n"), st.integers(-9, 9)),
+        st.tuples(st.just("maximum"), keys, fields, pools.numbers),
+        st.tuples(st.just("set_latest"), keys, fields, pools.values, st.sampled_from(VERSIONS)),
+        st.tuples(st.just("delete"), keys, fields),
+        st.tuples(st.just("clear"), keys),
+        st.tuples(st.just("expire"), keys, ttls),
+    )
+    emissions = st.tuples(
+        st.just("emit"),
+        st.sampled_from(pools.logs) | st.sampled_from(pools.logs) | keys,
+        st.dictionaries(fields, pools.values, min_size=1, max_size=3),
+        st.sampled_from((None, 100_000)),
+    )
+    return st.lists(on_hashes | on_hashes | emissions, max_size=5)
 
-initial_keys = st.dictionaries(
-    st.sampled_from((*KEYS, *LOGS, *MARKS, f"dlq:{STREAMS[0]}")),
-    st.one_of(
-        st.tuples(st.just("hash"), st.dictionaries(fields, values, min_size=1)),
-        st.tuples(st.just("hash"), st.dictionaries(fields, values, min_size=1)),
-        st.tuples(st.just("stream"), st.just({"old": "entry"})),
-        st.tuples(st.just("string"), st.just("text")),
-        st.tuples(st.just("list"), st.just("element")),
-    ),
-)
+
+def batches(pools: Pools, entry_ids: Sequence[str]) -> st.SearchStrategy[list[Case]]:
+    """Batches of a few entries of both streams."""
+    keys, fields = st.sampled_from(pools.keys), st.sampled_from(pools.fields)
+    effects = plain_effects(pools)
+    once = st.tuples(st.just("once"), st.sampled_from(pools.marks), ttls, effects)
+    newest = st.tuples(
+        st.just("newest"),
+        keys,
+        st.sampled_from(VERSIONS),
+        st.dictionaries(st.sampled_from(("stage", "n")), pools.values, min_size=1),
+        ttls,
+        effects,
+    )
+    cases = st.builds(
+        Case,
+        stream=st.sampled_from(STREAMS),
+        entry_id=st.sampled_from(entry_ids),
+        unit=st.tuples(effects, st.lists(once | newest, max_size=2)),
+        reads=st.lists(st.tuples(pools.stale, keys, fields, st.none() | pools.values), max_size=2),
+        letter=pools.letters,
+    )
+    return st.lists(cases, min_size=1, max_size=8)
+
+
+def initial_keys(pools: Pools) -> st.SearchStrategy[dict[str, tuple[str, Any]]]:
+    """What stands before the first commit: key to its type and content."""
+    hashes = st.tuples(
+        st.just("hash"), st.dictionaries(st.sampled_from(pools.fields), pools.values, min_size=1)
+    )
+    return st.dictionaries(
+        st.sampled_from((*pools.keys, *pools.logs, *pools.marks, f"dlq:{STREAMS[0]}")),
+        st.one_of(
+            hashes,
+            hashes,
+            hashes,
+            st.tuples(st.just("stream"), st.just({"old": "entry"})),
+            st.tuples(st.just("string"), st.just("text")),
+            st.tuples(st.just("list"), st.just("element")),
+        ),
+        max_size=4,
+    )
 
 
 def unit_of(plain: Iterable[Any], conditional: Iterable[Any]) -> UnitOfWork:

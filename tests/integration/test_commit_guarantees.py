@@ -211,33 +211,90 @@ class TestNeighbours:
         assert not bench.client.exists("log")
         assert bench.pending(STREAM) == {"2-0", "4-0"}
 
-    def test_merged_increments_survive_what_happens_to_their_key(self, bench: CommitBench) -> None:
-        bench.deliver(STREAM, *(f"{n}-0" for n in range(1, 8)))
-        deleting, clearing, keeping = UnitOfWork(), UnitOfWork(), UnitOfWork()
-        deleting.hash("k").delete("n")
-        clearing.hash("k").clear()
-        keeping.hash("k").ttl_ms = HOUR_MS
-        works = (
-            incrementing(5),
-            deleting,
-            incrementing(3),
-            clearing,
-            incrementing(2),
-            keeping,
-            incrementing(1),
-        )
-        assert bench.send(of(*works)) == [COMMITTED] * 7
-        assert bench.client.hgetall("k") == {b"n": b"3"}
+    def test_a_unit_that_is_refused_leaves_no_claim(self, bench: CommitBench) -> None:
+        """On the type of a key, or on the version of a record."""
+        bench.deliver(STREAM, "1-0", "2-0")
+        bench.client.set("text", "x")
+        refused, accepted = UnitOfWork(), UnitOfWork()
+        for unit, version in ((refused, "0:9:1-0@s"), (accepted, "0:1:1-0@s")):
+            unit.branches.append(Newest("job", version, {"stage": version}, HOUR_MS))
+        refused.hash("key").set("a", "b")
+        refused.branches[0].hash("text").set("a", "b")
+        accepted.emit("key", {"a": "b"}, None)
+        first, second = bench.send(of(refused, accepted))
+        assert (first.verdict, second) == (Verdict.INVALID, COMMITTED)
+        assert bench.client.hget("job", "stage") == b"0:1:1-0@s"
+        assert bench.client.xlen("key") == 1
+
+
+class TestMerging:
+    """Increments are written at the end of the batch, and yet as if each had been written in its turn."""
+
+    def commit(self, bench: CommitBench, *works: UnitOfWork) -> dict[bytes, bytes]:
+        bench.deliver(STREAM, *(f"{n}-0" for n in range(1, len(works) + 1)))
+        assert bench.send(of(*works)) == [COMMITTED] * len(works)
+        found: dict[bytes, bytes] = bench.client.hgetall("k")
+        return found
+
+    def unit(self, effect: str, *arguments: object) -> UnitOfWork:
+        unit = UnitOfWork()
+        getattr(unit.hash("k"), effect)(*arguments)
+        return unit
+
+    @pytest.mark.parametrize(
+        ("between", "left"),
+        [
+            (("set", "n", 10), {b"n": b"12"}),
+            (("set", "m", 10), {b"n": b"7", b"m": b"10"}),
+            (("delete", "n"), {b"n": b"2"}),
+            (("delete", "m"), {b"n": b"7"}),
+            (("clear",), {b"n": b"2"}),
+            (("maximum", "n", 3), {b"n": b"7"}),
+            (("maximum", "n", 9), {b"n": b"11"}),
+            (("set_latest", "n", 30, "1:1-1@s"), {b"n": b"32", b"n:version": b"1:1-1@s"}),
+        ],
+    )
+    def test_around_another_effect(
+        self, bench: CommitBench, between: tuple[str, object], left: dict[bytes, bytes]
+    ) -> None:
+        works = (self.unit("increment", "n", 5), self.unit(*between), self.unit("increment", "n", 2))
+        assert self.commit(bench, *works) == left
+
+    def test_of_a_field_that_becomes_a_version(self, bench: CommitBench) -> None:
+        works = (self.unit("increment", "f:version", 5), self.unit("set_latest", "f", "v", "9:1-1@s"))
+        assert self.commit(bench, *works) == {b"f": b"v", b"f:version": b"9:1-1@s"}
+
+    def test_of_a_field_that_becomes_part_of_a_record(self, bench: CommitBench) -> None:
+        record = UnitOfWork()
+        record.branches.append(Newest("k", "0:1:1-1@s", {"n": "x"}, HOUR_MS))
+        assert self.commit(bench, self.unit("increment", "n", 5), record)[b"n"] == b"x"
+
+    def test_a_version_that_is_raised_after_it_was_written(self, bench: CommitBench) -> None:
+        unit = self.unit("set_latest", "f", "v", "1:1-1@s")
+        unit.hash("k").maximum("f:version", 3)
+        assert self.commit(bench, unit) == {b"f": b"v", b"f:version": b"3"}
+
+    def test_a_key_that_vanishes_may_become_a_stream(self, bench: CommitBench) -> None:
+        for end in (("clear",), ("delete", "n")):
+            bench.client.flushall()
+            emitting = UnitOfWork()
+            emitting.emit("k", {"a": "b"}, None)
+            bench.deliver(STREAM, "1-0", "2-0", "3-0")
+            assert (
+                bench.send(of(self.unit("increment", "n", 5), self.unit(*end), emitting)) == [COMMITTED] * 3
+            )
+            assert bench.entries("k") == [("a", "b")]
+
+    def test_keeps_the_time_to_live_that_was_set_in_between(self, bench: CommitBench) -> None:
+        expiring = UnitOfWork()
+        expiring.hash("k").ttl_ms = HOUR_MS
+        assert self.commit(bench, self.unit("increment", "n", 5), expiring) == {b"n": b"5"}
         assert bench.client.pttl("k") > 0
 
     def test_a_delete_does_not_cost_the_key_its_time_to_live(self, bench: CommitBench) -> None:
-        bench.deliver(STREAM, "1-0", "2-0")
         bench.client.hset("k", "old", "1")
         bench.client.pexpire("k", HOUR_MS)
-        deleting = UnitOfWork()
-        deleting.hash("k").delete("old")
-        assert bench.send(of(incrementing(), deleting)) == [COMMITTED, COMMITTED]
-        assert bench.client.hgetall("k") == {b"n": b"1"}
+        assert self.commit(bench, incrementing(), self.unit("delete", "old")) == {b"n": b"1"}
         assert bench.client.pttl("k") > 0
 
 
@@ -267,6 +324,8 @@ class TestIntegers:
             (LARGEST, [SMALLEST, SMALLEST + 1], SMALLEST),
             (LARGEST, [SMALLEST, 1], 0),
             (123456789012345678, [-123456789012345678], 0),
+            (0, [10**15 - 1] * 13, 13 * (10**15 - 1)),
+            (0, [1 - 10**15] * 13, -13 * (10**15 - 1)),
         ],
     )
     def test_64_bits_are_exact_and_merged(
@@ -491,3 +550,16 @@ def test_a_full_batch_blocks_redis_for_ten_milliseconds_at_most(bench: CommitBen
     )
     print(f"{spent / 1000:.1f} ms in Redis, {(time.monotonic() - started) * 1000:.1f} ms in all")
     assert spent < 100_000
+
+
+def test_a_large_unit_weighs_as_much_as_many_in_a_batch(bench: CommitBench) -> None:
+    ordinary, large, behind = incrementing(), UnitOfWork(), UnitOfWork()
+    once = Once("event-router:mark:m", HOUR_MS)
+    for number in range(10_000):
+        large.hash("k").set(f"f{number}", "v")
+        once.hash("k").set(f"f{number}", "v")
+    behind.branches.append(once)
+    works = (ordinary, large, behind, letter([b"x", b"x" * 1_000_000]))
+    weights = [bench.commits.prepare(Settlement(STREAM, "1-0", work)).weight for work in works]
+    assert weights[0] == 1
+    assert all(200 < weight < 500 for weight in weights[1:])

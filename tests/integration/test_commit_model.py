@@ -14,7 +14,18 @@ from event_router.core.model import StateModel
 from event_router.core.outcome import Answer, Settlement
 from tests.environment.servers import Server
 from tests.integration.commit_bench import CommitBench
-from tests.integration.commit_cases import ENTRY_IDS, STREAMS, Case, batches, initial_keys
+from tests.integration.commit_cases import (
+    ENTRY_IDS,
+    MANY_IDS,
+    NARROW,
+    NEVER_DELIVERED,
+    STREAMS,
+    WIDE,
+    Case,
+    batches,
+    initial_keys,
+    numbers,
+)
 
 TTL_TOLERANCE_MS = 60_000
 
@@ -25,23 +36,62 @@ def bench(server: Server) -> Iterator[CommitBench]:
         yield bench
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+Initial = dict[str, tuple[str, Any]]
+Rounds = list[tuple[list[Case], bool]]
+"""Batches, and whether each is sent again."""
+
+many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@many
 @given(
-    initial=initial_keys,
+    initial=initial_keys(WIDE),
     ttl_ms=st.none() | st.just(600_000),
-    rounds=st.lists(st.tuples(batches, st.booleans()), min_size=1, max_size=3),
+    rounds=st.lists(
+        st.tuples(batches(WIDE, (*ENTRY_IDS, NEVER_DELIVERED)), st.booleans()), min_size=1, max_size=3
+    ),
 )
 def test_any_commits_leave_what_the_model_says(
-    bench: CommitBench,
-    initial: dict[str, tuple[str, Any]],
-    ttl_ms: int | None,
-    rounds: list[tuple[list[Case], bool]],
+    bench: CommitBench, initial: Initial, ttl_ms: int | None, rounds: Rounds
 ) -> None:
+    check(bench, initial, ttl_ms, rounds)
+
+
+@many
+@given(
+    initial=initial_keys(NARROW),
+    ttl_ms=st.none() | st.just(600_000),
+    rounds=st.lists(st.tuples(batches(NARROW, MANY_IDS), st.just(False)), min_size=1, max_size=2),
+)
+def test_commits_that_meet_on_one_key_leave_what_the_model_says(
+    bench: CommitBench, initial: Initial, ttl_ms: int | None, rounds: Rounds
+) -> None:
+    check(bench, initial, ttl_ms, rounds)
+
+
+@many
+@given(
+    stored=st.none() | numbers,
+    amounts=st.lists(numbers, min_size=1, max_size=len(MANY_IDS)),
+)
+def test_any_increments_are_exact_or_refused(
+    bench: CommitBench, stored: int | None, amounts: list[int]
+) -> None:
+    initial: Initial = {} if stored is None else {"k": ("hash", {"n": str(stored)})}
+    batch = [
+        Case(STREAMS[0], entry_id, ([("increment", "k", "n", amount)], []), [], None)
+        for entry_id, amount in zip(MANY_IDS, amounts, strict=False)
+    ]
+    check(bench, initial, None, [(batch, True)])
+
+
+def check(bench: CommitBench, initial: Initial, ttl_ms: int | None, rounds: Rounds) -> None:
+    """Commit each batch, and again where it says so; server and model must be the same throughout."""
     bench.client.flushall()
     model = bench.load(initial, ttl_ms)
     for stream in STREAMS:
-        bench.deliver(stream, *ENTRY_IDS)
-        model.pending[stream] = set(ENTRY_IDS)
+        bench.deliver(stream, *MANY_IDS)
+        model.pending[stream] = set(MANY_IDS)
     for batch, resent in rounds:
         settlements, expected = _foreseen(model, batch)
         assert bench.send(settlements) == expected
