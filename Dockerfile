@@ -13,7 +13,7 @@ RUN python -m venv --without-pip /opt/event-router \
         --require-hashes --only-binary :all: --requirement requirements.txt \
     && python -m pip install --require-hashes --only-binary :all: --requirement requirements-build.txt
 
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY event_router event_router
 COPY handlers handlers
 RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \

@@ -146,7 +146,7 @@ def test_wheel_holds_both_packages_with_scripts_and_types(tmp_path: Path) -> Non
     # From a copy, so that no build folder is left behind or taken in.
     for part in ("event_router", "handlers"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for part in ("pyproject.toml", "LICENSE"):
+    for part in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / part, tmp_path)
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist"],
