@@ -48,9 +48,10 @@ class AuthEventHandler(EventHandler):
         state.statistics("daily", day).increment("logins")
         days = known.with_day(day)
         if days is not known:
-            user.set(login_days=str(days), login_streak=days.streak, last_login_date=days.newest)
-            if days.streak >= STREAK_DAYS:
-                _notify(event, state, days.streak, days.newest)
+            streak, newest = days.streak, days.newest
+            user.set(login_days=str(days), login_streak=streak, last_login_date=newest)
+            if streak >= STREAK_DAYS:
+                _notify(event, state, streak, newest)
 
     @on("logout")
     async def logout(self, event: Event[Logout], state: StateTransaction) -> None:

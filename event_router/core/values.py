@@ -25,6 +25,8 @@ def encode_value(value: object) -> str:
         return value
     if type(value) is int:
         return str(value)
+    if type(value) is date:
+        return value.isoformat()
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     if isinstance(value, bool):

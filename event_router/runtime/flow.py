@@ -27,12 +27,13 @@ class Measured:
 def next_limit(limit: int, measured: Measured, most: int) -> int:
     """Return the new limit of entries in flight, from 32 to `most`.
 
-    It grows while it is what holds back, and shrinks to about one second of the measured rate when
-    handlers keep the processor busy: more would only wait here instead of going to another pod. A
-    process that waits (for other services) is not slowed: its handlers need their number.
+    It grows while it is what holds back, unless the processor is: more would only wait here instead
+    of going to another pod, and no longer fit the processor's cache. It shrinks to about one second
+    of the measured rate when handlers keep the processor busy. A process that waits (for other
+    services) is not slowed: its handlers need their number.
     """
     if measured.cpu >= BUSY and measured.rate < limit:
         return max(min(LEAST_LIMIT, most), int(measured.rate), limit // 2)
-    if measured.full:
+    if measured.full and measured.cpu < BUSY:
         return min(most, limit * 2)
     return limit

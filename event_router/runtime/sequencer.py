@@ -35,7 +35,7 @@ class _View:
     def __init__(self) -> None:
         self.turns: dict[Turn, None] = {}
         self.running: list[int] = []
-        self.waiting: dict[int, asyncio.Future[None]] = {}
+        self.waiting: dict[int, asyncio.Future[None]] | None = None
         self.values: dict[str, str | None] = {}
         self.epoch = 0
         self.changed: asyncio.Future[None] | None = None
@@ -93,7 +93,10 @@ class Turn(StateReader):
         loop = self._sequencer.loop
         while True:
             if view.running[0] != self.number:
-                turn_comes = view.waiting[self.number] = loop.create_future()
+                turn_comes = loop.create_future()
+                if view.waiting is None:
+                    view.waiting = {}
+                view.waiting[self.number] = turn_comes
                 await turn_comes
             elif field in view.values:
                 return view.values[field]

@@ -297,6 +297,7 @@ local function check_reads(reads)
         -- Of a wrong type HGET answers an error, which is no value: the handler runs again and meets it.
         if redis.pcall('HGET', key, field) ~= reads[i + 2] then return CONFLICT end
         if not types[key] then types[key] = 'hash or none' end
+        if types[key] ~= 'hash' then claimed[key] = 'hash' end
     end
 end
 
