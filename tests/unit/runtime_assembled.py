@@ -100,12 +100,12 @@ class Runtime:
         for domain in STREAMS:
             registry.register(Rides(domain, handle))
         self.in_flight = InFlight(limit)
-        told = {"connectivity": Connectivity(clock, self.reports), "observer": self.reports}
+        self.connectivity = Connectivity(clock, self.reports)
+        told: dict[str, Any] = {"connectivity": self.connectivity, "observer": self.reports}
         shared: dict[str, Any] = {**told, "in_flight": self.in_flight}
-        self.connectivity = told["connectivity"]
         policy = RetryPolicy(max_deliveries, 1_000, 2, MIN_IDLE_MS, lambda: 1.0)
         self.groups = GroupKeeper(groups=self.group_port, clock=clock, streams=EVERY_STREAM, **shared)
-        self.sequencer = Sequencer(clock, self.state, self.connectivity)  # type: ignore[arg-type]
+        self.sequencer = Sequencer(clock, self.state, self.connectivity)
         self.committer = Committer(
             clock,
             commits=self.commits,
@@ -135,7 +135,7 @@ class Runtime:
         )
         self.dispatcher.failures = self.failures
         self.committer.returns = self.dispatcher
-        self.starts = Starts(claims=self.claims, dispatcher=self.dispatcher, policy=policy, **told)  # type: ignore[arg-type]
+        self.starts = Starts(claims=self.claims, dispatcher=self.dispatcher, policy=policy, **told)
         connected: dict[str, Any] = {"connectivity": self.connectivity}
         held: dict[str, Any] = {**connected, "claims": self.claims, "in_flight": self.in_flight}
         self.suspects = Suspects(clock, starts=self.starts, **connected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -134,7 +135,7 @@ class FakeCommits:
         await self.gate.wait()
         step: Step = self.steps.pop(0) if self.steps else [self.answer(part) for part in parts]
         if isinstance(step, Exception):
-            raise step
+            raise copy.copy(step)
         return [item if isinstance(item, Answer) else Answer(item) for item in step]
 
 
@@ -152,7 +153,7 @@ class FakeState:
         self.reads.append(list(places))
         await self.gate.wait()
         if self.errors:
-            raise self.errors.pop(0)
+            raise copy.copy(self.errors.pop(0))
         return [self.values.get(place) for place in places]
 
 
@@ -175,7 +176,7 @@ class FakeReads:
         self.calls.append((tuple(streams), count, block_ms))
         while True:
             if self.errors:
-                raise self.errors.pop(0)
+                raise copy.copy(self.errors.pop(0))
             found: list[Entry] = []
             for stream in streams:
                 waiting = self.entries.get(stream, [])
@@ -234,7 +235,7 @@ class FakeClaims:
     def _called(self, method: str, stream: str) -> dict[str, Pending]:
         self.calls.append((method, stream))
         if self.errors.get(method):
-            raise self.errors[method].pop(0)
+            raise copy.copy(self.errors[method].pop(0))
         return self.pending.setdefault(stream, {})
 
     async def due(self, stream: str, min_idle_ms: int) -> bool:
@@ -317,7 +318,7 @@ class FakeGroups:
     async def ensure(self, stream: str) -> GroupCreation | None:
         self.ensured.append(stream)
         if self.errors:
-            raise self.errors.pop(0)
+            raise copy.copy(self.errors.pop(0))
         return self.missing.pop(stream, None)
 
     async def remove_dead(self, stream: str, *, idle_ms: int, keep: str) -> list[str]:
