@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -191,6 +192,7 @@ class Runtime:
             min_idle_ms=MIN_IDLE_MS,
             grace_s=grace_s,
         )
+        self.unexpected: list[dict[str, Any]] = []
         self.refreshed = 0
         self.check_errors: list[Exception] = []
 
@@ -202,6 +204,8 @@ class Runtime:
             raise self.check_errors.pop(0)
 
     async def __aenter__(self) -> Runtime:
+        # A worker that ended with an error says so only when it is collected, in some later test.
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: self.unexpected.append(context))
         for name in self._services:
             service: Service = getattr(self, name)
             service.start()
