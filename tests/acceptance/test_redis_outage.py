@@ -40,7 +40,7 @@ def test_redis_killed_and_started_again_with_its_data(
         server.kill()
         eventually(lambda: all(router.readyz()[0] == 503 for router in routers), within=5)
         server.start()
-        eventually(lambda: all(router.readyz()[0] == 200 for router in routers), within=8)
+        eventually(lambda: all(router.readyz()[0] == 200 for router in routers), within=12)
     with server.client(decode_responses=False) as client:
         await_settled(client, within=20)
         assert_equal(fold(accepted), client)
