@@ -25,6 +25,7 @@ from event_router.core.keys import KeyNames
 from event_router.redis_io.claims import Claims
 from event_router.redis_io.connections import ClientCaller, Link
 from event_router.redis_io.entry_fields import Fields, decoded_fields
+from event_router.redis_io.read_position import ReadPosition
 from event_router.redis_io.sent_once import SentOnce
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.observer import Observer
@@ -128,15 +129,16 @@ class StreamConsumer:
         names = [self._name(stream) for stream in ([streams] if isinstance(streams, str) else streams)]
         if not names:
             raise ValueError("no streams are named")
-        reading = _Reading(names)
+        position = ReadPosition(names)
         connectivity = Connectivity(_CLOCK, _Outages())
         while True:
             try:
-                entries = await self._next(reading, block_ms, count)
+                entries = await self._next(position, block_ms, count)
             except NoGroup:
-                await self._recreate(reading)
+                await self._recreate(position)
             except (RedisUnavailable, OutcomeUnknown) as error:
-                reading.look_for_lost()
+                # The server may hold on to a read that we gave up until its block is over.
+                position.lost(until=time.monotonic() + block_ms / 1000 + READ_MARGIN_S)
                 await connectivity.failed("read", error)
             else:
                 connectivity.answered("read")
@@ -176,21 +178,18 @@ class StreamConsumer:
                 break
         return found
 
-    async def _next(self, reading: _Reading, block_ms: int, count: int) -> list[Entry]:
+    async def _next(self, position: ReadPosition, block_ms: int, count: int) -> list[Entry]:
         """Return what comes next: pending entries while there are any to look at, then new ones."""
-        if not reading.pending:
-            return reading.note(await self._read(reading.streams, block_ms, count))
-        name, after = next(iter(reading.pending.items()))
+        if not position.looks_for_pending(time.monotonic()):
+            return position.arrived(await self._read(position.streams, block_ms, count))
+        name, after = next(iter(position.pending.items()))
         taken = await self._claims.take(name, min_idle_ms=0, after=after, count=count, own=True)
         if taken.trimmed:
             ids = [entry_id for entry_id, _ in taken.trimmed]
             _log.warning("entries of %s were trimmed while pending (%d): %s", name, len(ids), ids[:10])
             await self._acknowledge_deleted(name, taken.trimmed)
-        entries = await self._counted(name, taken.entries)
-        if taken.last:
-            reading.pending[name] = taken.last
-        else:
-            del reading.pending[name]
+        entries = await self._counted(name, [entry for entry in taken.entries if position.is_new(entry)])
+        position.looked(name, taken.last, entries)
         return entries
 
     async def _read(self, streams: Sequence[str], block_ms: int, count: int) -> list[Entry]:
@@ -215,42 +214,19 @@ class StreamConsumer:
         if trimmed:
             await self._client.call("XACK", stream, self._group, *(entry_id for entry_id, _ in trimmed))
 
-    async def _recreate(self, reading: _Reading) -> None:
-        for name in reading.streams:
+    async def _recreate(self, position: ReadPosition) -> None:
+        for name in position.streams:
             try:
                 created = await self.setup_group(name)
             except RedisUnavailable:
                 continue  # the next read finds out
-            if created and reading.last[name]:
-                reading.last[name] = ""
+            if created and position.last[name]:
+                position.begun_anew(name)
                 _log.warning("group %s of %s was destroyed and begins anew", self._group, name)
         await asyncio.sleep(RECREATED_PAUSE_S)
 
     def _name(self, stream: str) -> str:
         return stream if self._full_name.fullmatch(stream) else self._names.stream(stream, "")
-
-
-class _Reading:
-    """Where one `consume` is.
-
-    Attributes:
-        last: the newest id that a read of new entries gave of each stream. Whatever is delivered to us
-            beyond it was lost with a reply.
-        pending: the streams whose pending entries are still to be looked at, each from where on.
-    """
-
-    def __init__(self, streams: Sequence[str]) -> None:
-        self.streams = list(dict.fromkeys(streams))
-        self.last = dict.fromkeys(self.streams, "")
-        self.pending = dict.fromkeys(self.streams, "")
-
-    def note(self, entries: list[Entry]) -> list[Entry]:
-        for entry in entries:
-            self.last[entry.stream] = entry.id
-        return entries
-
-    def look_for_lost(self) -> None:
-        self.pending = {name: self.pending.get(name, last) for name, last in self.last.items()}
 
 
 class _Outages(Observer):

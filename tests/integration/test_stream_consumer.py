@@ -49,7 +49,7 @@ def proxy(server: Server) -> Iterator[Proxy]:
 @pytest.fixture
 async def behind_proxy(proxy: Proxy) -> AsyncIterator[StreamConsumer]:
     """A consumer whose client has redis-py's own retries, and a timeout far below the block."""
-    async with Redis(port=proxy.port, socket_timeout=0.5) as client:
+    async with Redis(port=proxy.port, socket_timeout=1) as client:
         yield StreamConsumer(client, group=GROUP, consumer="me")
 
 
@@ -332,7 +332,7 @@ class TestFaults:
     ) -> None:
         await behind_proxy.setup_group("auth")
         reading = asyncio.create_task(consumed(behind_proxy, 1, block_ms=5000))
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(2)
         add(redis_client, "1-0")
         assert ids(await reading) == ["1-0"]
         assert proxy.requests["XREADGROUP"] == 1
@@ -351,6 +351,27 @@ class TestFaults:
             assert drop.dropped == 1
             add(redis_client, "4-0")
             assert (await anext(open_records))[1] == "4-0"
+
+    async def test_entries_delivered_to_a_connection_given_up_are_found(
+        self, behind_proxy: StreamConsumer, proxy: Proxy, redis_client: redis.Redis
+    ) -> None:
+        add(redis_client, "1-0")
+        records = behind_proxy.consume(["auth"], block_ms=200)
+        async with asyncio.timeout(10), aclosing(records) as open_records:  # type: ignore[type-var]
+            assert (await anext(open_records))[1] == "1-0"
+            proxy.drop_reply("XREADGROUP", reply=b"2-0")
+            add(redis_client, "2-0")
+            assert (await anext(open_records))[1] == "2-0"
+            # The server still has the read and gives it an entry, before any other reader gets it.
+            with redis_client.pipeline(transaction=True) as transaction:
+                transaction.xadd(STREAM, {"n": "3-0"}, id="3-0")
+                transaction.xreadgroup(GROUP, "me", {STREAM: ">"})
+                transaction.execute()
+            add(redis_client, "4-0")
+            # None of those in the caller's hands comes again.
+            assert [(await anext(open_records))[1] for _ in range(2)] == ["4-0", "3-0"]
+            add(redis_client, "5-0")
+            assert (await anext(open_records))[1] == "5-0"
 
     async def test_it_waits_for_redis_to_come_back(
         self,
