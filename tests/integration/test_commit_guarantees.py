@@ -269,6 +269,13 @@ class TestMerging:
         record.branches.append(Newest("k", "0:1:1-1@s", {"n": "x"}, HOUR_MS))
         assert self.commit(bench, self.unit("increment", "n", 5), record)[b"n"] == b"x"
 
+    def test_a_latest_field_that_is_the_version_of_another(self, bench: CommitBench) -> None:
+        unit = self.unit("set_latest", "f:version", "x", "1:1-1@s")
+        unit.hash("k").set_latest("f", "v", "9:1-1@s")
+        unit.hash("k").set("a", "b")
+        left = {b"a": b"b", b"f:version": b"x", b"f:version:version": b"1:1-1@s"}
+        assert self.commit(bench, unit) == left, "the version that is stored by then is later"
+
     def test_a_version_that_is_raised_after_it_was_written(self, bench: CommitBench) -> None:
         unit = self.unit("set_latest", "f", "v", "1:1-1@s")
         unit.hash("k").maximum("f:version", 3)

@@ -124,6 +124,26 @@ def test_a_key_that_is_forbidden_leaves_the_whole_entry_pending(limited: Limited
     assert [answer.verdict for answer in bench.send(batch)] == [Verdict.COMMITTED, Verdict.SETTLED]
 
 
+@pytest.mark.parametrize("reading", [False, True])
+def test_a_single_key_that_is_forbidden_leaves_only_its_entry_pending(
+    limited: Limited, reading: bool
+) -> None:
+    """Permissions are asked once a batch for all keys alike; this one is met when it is validated."""
+    bench = limited("resetkeys", "~state:user:1", "~events:*", "~event-router:*")
+    bench.deliver(STREAM, "1-0", "2-0", "3-0")
+    works = []
+    for user in ("1", "2", "1"):
+        unit = UnitOfWork()
+        unit.hash(f"state:user:{user}").increment("n", 1)
+        if reading:
+            unit.reads[f"state:user:{user}", "f"] = None
+        works.append(unit)
+    answers = bench.send([Settlement(STREAM, f"{n}-0", work) for n, work in enumerate(works, start=1)])
+    assert [answer.verdict for answer in answers] == [Verdict.COMMITTED, Verdict.DENIED, Verdict.COMMITTED]
+    assert bench.model(but=[STREAM]).hashes == {"state:user:1": {"n": "2"}}
+    assert bench.pending(STREAM) == {"2-0"}
+
+
 def test_a_forbidden_dead_letter_stream_keeps_the_entry(limited: Limited) -> None:
     bench = limited("resetkeys", "~events:*", "~event-router:*")
     bench.deliver(STREAM, "1-0")

@@ -136,6 +136,10 @@ local function denied(use, key)
     return answer
 end
 
+local function refused_by_acl(problem) -- Valkey's words, and Redis's
+    return find(problem, 'ACL failure in script', 1, true) or find(problem, 'The user executing the script', 1, true)
+end
+
 local function wrong_type(use, key)
     local kind = types[key]
     if not kind then
@@ -295,7 +299,11 @@ local function check_reads(reads)
             if what then return DENIED, what end
         end
         -- Of a wrong type HGET answers an error, which is no value: the handler runs again and meets it.
-        if redis.pcall('HGET', key, field) ~= reads[i + 2] then return CONFLICT end
+        local value = redis.pcall('HGET', key, field)
+        if value ~= reads[i + 2] then
+            if type(value) == 'table' and refused_by_acl(value.err) then return DENIED, 'HGET on ' .. key end
+            return CONFLICT
+        end
         if not types[key] then types[key] = 'hash or none' end
         if types[key] ~= 'hash' then claimed[key] = 'hash' end
     end
@@ -342,6 +350,9 @@ local function apply_together(set, latest)
     for i = 3, #latest, 3 do versions_of[latest[i] .. ':version'] = true end
     for i = 3, #set, 2 do
         if versions_of[set[i]] then return false end
+    end
+    for i = 3, #latest, 3 do
+        if versions_of[latest[i]] then return false end
     end
     flush_fields(set, 2)
     flush_fields(latest, 3)
@@ -472,10 +483,6 @@ local kept = redis.pcall('HGET', checkpoint_key, 'f')
 if type(kept) == 'table' and kept.err then return kept end
 if not redis.acl_check_cmd('HSET', checkpoint_key, 'f', 'v') then
     return redis.error_reply('NOPERM this user has no permissions to run HSET on ' .. checkpoint_key)
-end
-
-local function refused_by_acl(problem) -- Valkey's words, and Redis's
-    return find(problem, 'ACL failure in script', 1, true) or find(problem, 'The user executing the script', 1, true)
 end
 
 local answers, settled = {}, {}
