@@ -43,13 +43,14 @@ class TestShare:
             assert runtime.reads.calls[0][1] == 500
 
     async def test_with_less_than_a_place_each_streams_take_turns(self) -> None:
-        held = Held()
-        async with Runtime(held, limit=1, services=SERVICES) as runtime:
+        async with Runtime(limit=1, services=()) as runtime:
             runtime.reads.add(*bikes(3), *(entry(number, stream=CARS) for number in range(3)))
-            held.let_go.set()
-            await until(lambda: sum(map(len, runtime.commits.batches)) == 6, 50_000)
-            assert all(count == 1 for _, count, _ in runtime.reads.calls)
-            assert {streams for streams, _, _ in runtime.reads.calls} == {(BIKES,), (CARS,)}
+            for _ in range(6):
+                await runtime.consumer._read((BIKES, CARS))
+                runtime.time.pass_(consumer_module.ALL_STREAMS_EVERY_S)
+                for delivery in runtime.in_flight:
+                    runtime.in_flight.remove(delivery)
+            assert runtime.reads.calls == [((BIKES,), 1, 5_000), ((CARS,), 1, 5_000)] * 3
 
     async def test_streams_with_a_backlog_get_every_place_between_reads_of_all(self) -> None:
         async with Runtime(limit=100, services=SERVICES) as runtime:
