@@ -7,13 +7,13 @@ import itertools
 
 import pytest
 
-from event_router.core.errors import RedisRefused
+from event_router.core.errors import NoGroup, RedisRefused
 from event_router.runtime.connectivity import FIRST_PAUSE_S, LONGEST_PAUSE_S, Clock, Connectivity
 from event_router.runtime.observer import Observer, Observers
 from event_router.runtime.services import Service
 from event_router.runtime.signals import StopRequest
 from tests.unit.runtime_assembled import Runtime
-from tests.unit.runtime_fakes import AWAY, BIKES, Creation, Reports, Time, settled, until
+from tests.unit.runtime_fakes import AWAY, BIKES, Creation, Reports, Time, entry, settled, until
 
 SERVICES = (
     "sequencer",
@@ -105,6 +105,20 @@ class TestContract:
                 await settled()
                 assert not runtime.router.stuck()
             waiting.cancel()
+
+    @pytest.mark.xfail(reason="what waits inside for Redis gives no sign of life", strict=True)
+    @pytest.mark.parametrize("name", ["suspects", "consumer"])
+    async def test_nor_is_one_in_which_entries_are_counted_or_groups_made(self, name: str) -> None:
+        async with Runtime(services=()) as runtime:
+            runtime.claims.errors["count_start"] = [AWAY] * 100_000
+            runtime.group_port.errors = [AWAY] * 100_000
+            runtime.reads.errors = [NoGroup(BIKES)]
+            runtime.suspects.add([entry(1)])
+            getattr(runtime, name).start()
+            for _ in range(3):
+                await settled()
+                assert not runtime.router.stuck()
+                runtime.time.pass_(50)
 
 
 class TestHousekeeper:
