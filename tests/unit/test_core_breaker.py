@@ -45,9 +45,9 @@ class TestMajority:
 
     def test_half_is_no_majority(self) -> None:
         domain = Domain()
-        for _ in range(50):
-            domain.fail(1, previous=None)
+        for index in range(200):
             domain.succeed()
+            domain.breaker.failed((BIKES, f"{index}-9"), f"k{index}", None)
         assert not domain.breaker.open
 
     def test_more_than_half_is(self) -> None:

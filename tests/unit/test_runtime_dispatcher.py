@@ -245,6 +245,29 @@ class TestTimeout:
             assert runtime.commits.batches == [[entry_id(1)], [entry_id(2)]]
             assert not runtime.reports.of("failed")
 
+    async def test_a_cancelled_worker_is_as_good_as_new(self) -> None:
+        held = Held()
+
+        async def fail() -> None:
+            raise ConnectionError("no answer")
+
+        async def handle(event: Event[Any], state: StateTransaction) -> None:
+            if event.data.note == "group":
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(fail())
+                    await held.let_go.wait()
+            await held(event, state)
+
+        async with Runtime(handle, concurrency=1) as runtime:
+            runtime.accept(entry(1))
+            await until(lambda: held.begun)
+            runtime.time.pass_(31)
+            runtime.dispatcher.cancel_overdue(30)
+            await until(lambda: not len(runtime.in_flight))
+            runtime.accept(entry(2, note="group"))
+            await until(lambda: not len(runtime.in_flight))
+            assert "ExceptionGroup" in runtime.reports.of("failed")[1][1]
+
     async def test_awaiting_something_cancelled_is_a_failed_attempt(self) -> None:
         async def handle(event: Event[Any], state: StateTransaction) -> None:
             gone = asyncio.get_running_loop().create_future()

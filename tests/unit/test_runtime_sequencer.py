@@ -261,3 +261,15 @@ async def test_one_handler_may_read_two_fields_at_once(bench: Bench) -> None:
     await settled()
     first.finish(succeeded=True)
     await until(lambda: all(read.done() for read in reads))
+
+
+@pytest.mark.xfail(reason="it takes a place in the order that nobody gives back", strict=True)
+async def test_a_task_that_outlives_its_handler_holds_up_nobody(bench: Bench) -> None:
+    """As `asyncio.gather` leaves them behind when one of its tasks fails."""
+    first, second = bench.turn(), bench.turn()
+    first.finish(succeeded=False)
+    left_behind = bench.read(first)
+    await settled()
+    reading = bench.read(second)
+    await until(reading.done)
+    left_behind.cancel()
