@@ -273,3 +273,4 @@ async def test_a_task_that_outlives_its_handler_holds_up_nobody(bench: Bench) ->
     reading = bench.read(second)
     await until(reading.done)
     left_behind.cancel()
+    await asyncio.gather(left_behind, return_exceptions=True)
