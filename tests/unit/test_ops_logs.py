@@ -125,7 +125,7 @@ class TestHostileInput:
     def test_console_lines_carry_no_control_characters(self, capsys: pytest.CaptureFixture[str]) -> None:
         log = Log(capsys, "console")
         log.observer.failed(delivery(label=HOSTILE), HOSTILE, None)
-        log.observer.dead_lettered(delivery(), "invalid", HOSTILE)
+        log.observer.dead_lettered(delivery(), "invalid", "\x1b[31mred\u2028")
         lines = log.text()
         assert len(lines) == 2
         assert all(line.isprintable() for line in lines)

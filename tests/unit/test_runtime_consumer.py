@@ -44,7 +44,7 @@ class TestShare:
 
     async def test_with_less_than_a_place_each_streams_take_turns(self) -> None:
         async with Runtime(limit=1, services=()) as runtime:
-            runtime.reads.add(*bikes(3), *(entry(number, stream=CARS) for number in range(3)))
+            runtime.reads.add(*bikes(9), *(entry(number, stream=CARS) for number in range(9)))
             for _ in range(6):
                 await runtime.consumer._read((BIKES, CARS))
                 runtime.time.pass_(consumer_module.ALL_STREAMS_EVERY_S)

@@ -180,6 +180,20 @@ class TestStop:
             assert held.begun == [entry_id(1)]
             assert left_by(runtime.claims) == dict.fromkeys((entry_id(2), entry_id(3)), (MIN_IDLE_MS, 0))
 
+    async def test_what_the_last_read_brings_does_not_start(self) -> None:
+        held = Held()
+        async with Runtime(held, services=(), grace_s=0.05) as runtime:
+            life = await Life(runtime).joined()
+
+            async def unblock() -> None:
+                runtime.claims.add(entry(1), owner=ME, idle_ms=0)
+                runtime.reads.add(entry(1))
+
+            runtime.reads.unblock = unblock  # type: ignore[method-assign]
+            assert await life.stopped()
+            assert not held.begun
+            assert left_by(runtime.claims) == {entry_id(1): (MIN_IDLE_MS, 0)}
+
     async def test_after_the_grace_period_the_rest_is_handed_over(self) -> None:
         async with Runtime(Held(), services=(), grace_s=0.02) as runtime:
             life = await Life(runtime).joined()
