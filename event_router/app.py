@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import random
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from event_router.core.handler import EventHandler
 from event_router.core.registry import HandlerRegistry
 from event_router.core.retry import RetryPolicy
 from event_router.embedded import EmbeddedServer
+from event_router.handler_loading import check_domains
 from event_router.handler_loading import load_handlers as load_handlers
 from event_router.ops.http import HttpServer
 from event_router.ops.logs import LogObserver, configure
@@ -54,6 +56,7 @@ from event_router.settings import Settings, SettingsError
 
 READ_TIMEOUT_MARGIN_S = 1.5
 """A blocked read that has not ended this long after its block is lost: the connection is half open."""
+EMBEDDED_CONSUMER = "consumer-embedded"
 DEAD_AFTER_LEASES = 3
 """A consumer without pending entries is dead after this many claim idle times of silence."""
 
@@ -96,6 +99,7 @@ class EventRouter:
             raise SettingsError(
                 "EVENT_ROUTER_REDIS_STREAMS_URL is not set: give the Redis URL, or use --embedded"
             )
+        check_domains(self._settings.domains, self._registry)
         assembled = _assemble(self._settings, self._registry, parse_url(self._settings.redis_streams_url))
         log = structlog.get_logger("event_router")
         try:
@@ -229,14 +233,14 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
     starts = Starts(
         claims=claims, dispatcher=dispatcher, policy=policy, connectivity=connectivity, observer=observer
     )
-    suspects = Suspects(clock, starts=starts, connectivity=connectivity)
+    suspects = Suspects(clock, starts=starts, dispatcher=dispatcher, connectivity=connectivity)
     retries = Retries(
         clock,
         failures=failures,
         claims=claims,
         reads=StreamReader(control, control, group, consumer),
         starts=starts,
-        in_flight=in_flight,
+        dispatcher=dispatcher,
         connectivity=connectivity,
         streams=streams,
     )
@@ -330,6 +334,7 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
     router = Router(
         parts,
         check=check,
+        observer=observer,
         clock=clock,
         streams=streams,
         consumer=consumer,
@@ -384,9 +389,11 @@ def run(settings: Settings) -> int:
         started="by this process" if server.owned else "by another process",
         use="for development only",
     )
+    changed: dict[str, object] = {"redis_streams_url": url, "embedded": False}
+    if server.owned and settings.consumer is None and "POD_NAME" not in os.environ:
+        # The only router of its server: after a crash it finds its own pending entries at once.
+        changed["consumer"] = EMBEDDED_CONSUMER
     try:
-        return EventRouter(
-            settings.model_copy(update={"redis_streams_url": url, "embedded": False}), registry
-        ).run()
+        return EventRouter(settings.model_copy(update=changed), registry).run()
     finally:
         server.stop()

@@ -45,10 +45,23 @@ def load_handlers(settings: HandlerSettings) -> HandlerRegistry:
             registry.register(_handler(path))
         except ConfigurationError as error:
             raise ConfigurationError(f"EVENT_ROUTER_HANDLERS: {error}") from None
-    unserved = [domain for domain in settings.domains if domain not in registry.domains]
-    if unserved:
-        raise ConfigurationError(f"EVENT_ROUTER_DOMAINS: no handler takes the domain {unserved[0]!r}")
+    check_domains(settings.domains, registry)
     return registry
+
+
+def check_domains(domains: Sequence[str], registry: HandlerRegistry) -> None:
+    """Refuse a domain nobody handles, and a router without handlers.
+
+    Raises:
+        ConfigurationError: names the domain, or says that a handler is missing.
+    """
+    if not registry.domains:
+        raise ConfigurationError(
+            "no handler is registered: name one in EVENT_ROUTER_HANDLERS, or register it"
+        )
+    for domain in domains:
+        if domain not in registry.domains:
+            raise ConfigurationError(f"EVENT_ROUTER_DOMAINS: no handler takes the domain {domain!r}")
 
 
 def _handler(path: str) -> EventHandler:

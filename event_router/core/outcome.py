@@ -75,8 +75,13 @@ class Answer:
 
 
 class Settlement(msgspec.Struct):
-    """One entry's part of a commit: what to do if the entry is still pending."""
+    """One entry's part of a commit: what to do if the entry is still pending.
+
+    Attributes:
+        decided_on: what the handler had read when it decided on a dead letter; it is checked, too.
+    """
 
     stream: str
     id: str
     work: UnitOfWork | DeadLetter
+    decided_on: UnitOfWork | None = None

@@ -28,6 +28,7 @@ def configure(level: str, log_format: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _order,
     ]
     if log_format == "json":
         renderers: list[Any] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
@@ -48,6 +49,12 @@ def configure(level: str, log_format: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(numeric, logging.WARNING), force=True)
+
+
+def _order(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Put first what every line has."""
+    first = {name: event[name] for name in ("timestamp", "level", "event") if name in event}
+    return {**first, **event}
 
 
 def _drop_record(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -107,6 +114,10 @@ class LogObserver(Observer):
             "attempt": entry.deliveries,
         }
         return about | {"left_out": left_out} if left_out else about
+
+    def joined(self, streams: Sequence[str]) -> None:
+        """Say that events are taken from now on."""
+        self._log.info("ready", streams=list(streams), consumer=self._consumer)
 
     def failed(self, delivery: Delivery, error: str, retry_in_s: float | None) -> None:
         """One WARNING a failed attempt."""

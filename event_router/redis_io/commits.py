@@ -54,7 +54,8 @@ class Commits:
         if isinstance(work, DeadLetter):
             ops = [_letter(settlement, work)]
             weight = 1 + sum(map(len, work.fields)) // BYTES_OF_WEIGHT
-            return Prepared(settlement.stream, settlement.id, False, ops, weight)
+            reads = False if settlement.decided_on is None else _reads(settlement.decided_on)
+            return Prepared(settlement.stream, settlement.id, reads, ops, weight)
         ops = operations(work)
         parts = _parts(ops) if work.branches else sum(map(len, ops))
         weight = 1 + parts // PARTS_OF_WEIGHT

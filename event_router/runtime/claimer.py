@@ -79,6 +79,7 @@ class Claimer(Service):
             try:
                 if not self._started:
                     await self.take_own()
+                    self._connectivity.answered("control")
                     self._started = True
                     self.own_taken.set()
                 if self._read_lost.is_set():
@@ -91,7 +92,7 @@ class Claimer(Service):
                 for stream in self._streams:
                     if self._takes(stream) and (full or await self._claims.due(stream, self._min_idle_ms)):
                         await self.sweep(stream)
-                self._connectivity.answered("control")
+                        self._connectivity.answered("control")
             except RedisUnavailable as error:
                 self._read_lost.set()
                 await self._connectivity.failed("control", error)
@@ -100,7 +101,8 @@ class Claimer(Service):
                 pass  # the reader creates it anew
             self.rest()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._read_lost.wait(), min(PROBE_INTERVAL_S, self._interval_s))
+                async with asyncio.timeout(min(PROBE_INTERVAL_S, self._interval_s)):
+                    await self._read_lost.wait()
 
     async def take_own(self) -> None:
         """Take what this consumer left pending before it was started anew."""
@@ -139,8 +141,9 @@ class Claimer(Service):
         after, count = "", 0
         while self._takes(stream):
             taken = await self._claims.take(
-                stream, min_idle_ms=self._min_idle_ms, after=after, count=min(PAGE, self._in_flight.free)
+                stream, min_idle_ms=self._min_idle_ms, after=after, count=self._page()
             )
+            self._connectivity.answered("control")
             count += await self._bring(stream, taken)
             after = taken.last
             if not after:
@@ -154,11 +157,15 @@ class Claimer(Service):
         self._starts.trimmed(stream, taken.trimmed)
         entries = [entry for entry in taken.entries if not self._is_known(entry)]
         innocent = self._starts.convict(entries)
+        # Those handed over unstarted are no suspects. Sorted before any start is counted.
         unstarted = [entry for entry in innocent if entry.deliveries == 0]
+        self._suspects.add([entry for entry in innocent if entry.deliveries > 0])
         if unstarted:
             await self._starts.start(stream, unstarted)
-        self._suspects.add([entry for entry in innocent if entry.deliveries > 0])
         return len(entries)
+
+    def _page(self) -> int:
+        return min(PAGE, self._in_flight.free, self._dispatcher.room)
 
     def _is_known(self, entry: Entry) -> bool:
         key = (entry.stream, entry.id)
@@ -167,4 +174,5 @@ class Claimer(Service):
     def _takes(self, stream: str) -> bool:
         """Whether there is room, and the stream's domain is not waiting for an outage to end."""
         breaker = self._failures.breakers[self._dispatcher.domain(stream)]
-        return self._in_flight.free > 0 and len(self._suspects) < SUSPECTS_AT_ONCE and not breaker.open
+        room = self._in_flight.free > 0 and self._dispatcher.room > 0
+        return room and len(self._suspects) < SUSPECTS_AT_ONCE and not breaker.open

@@ -114,8 +114,13 @@ class Committer(Service):
                 self.offer(delivery)
             else:
                 self._carry_out(delivery, answer)
+        trimmed: dict[str, list[str]] = {}
         for delivery in committed:
             self._leave(delivery, applied=True)
+            if delivery.letter is not None and delivery.letter.reason == "trimmed":
+                trimmed.setdefault(delivery.entry.stream, []).append(delivery.entry.id)
+        for stream, ids in trimmed.items():
+            self._observer.trimmed(stream, ids)
         if committed:
             self._observer.committed(committed, self.clock.monotonic() - started)
         if denied:

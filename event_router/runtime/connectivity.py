@@ -37,6 +37,8 @@ class Connectivity:
         self._observer = observer
         self._failures: dict[str, int] = {}
         self._since: float | None = None
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._turns: dict[str, asyncio.Lock] = {}
         self.error = ""
         self.ended_at = clock.monotonic()
 
@@ -53,6 +55,8 @@ class Connectivity:
         if role not in self._failures:
             return
         del self._failures[role]
+        for waiting in self._waiting.pop(role, ()):
+            _resolve(waiting)
         if not self._failures:
             self.ended_at = self._clock.monotonic()
             began, self._since = self._since, None
@@ -66,5 +70,25 @@ class Connectivity:
             self._since = self._clock.monotonic()
             self._observer.outage_began(role, self.error)
         self._failures[role] = count + 1
-        pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(count, 10))
-        await asyncio.sleep(pause * (0.75 + 0.5 * self._clock.random()))
+        # One after the other, so that a role with several callers asks no more often than one.
+        async with self._turns.setdefault(role, asyncio.Lock()):
+            if role in self._failures:
+                pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(count, 10))
+                await self._pause(role, pause * (0.75 + 0.5 * self._clock.random()))
+
+    async def _pause(self, role: str, seconds: float) -> None:
+        """Wait so long, or until the role's calls are answered again."""
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+        timer = loop.call_later(seconds, _resolve, over)
+        self._waiting.setdefault(role, set()).add(over)
+        try:
+            await over
+        finally:
+            timer.cancel()
+            self._waiting.get(role, set()).discard(over)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -70,6 +70,7 @@ class Consumer(Service):
         self._full = False
         self._adjusted = (clock.monotonic(), time.process_time(), 0)
         self._reading = False
+        self._interrupted = False
         self.quiet = False
 
     async def run(self) -> None:
@@ -117,16 +118,20 @@ class Consumer(Service):
         streams, count = self._share(streams)
         self._reading = True
         try:
-            entries = await self._reads.read(streams, count=count, block_ms=self._block_ms)
+            # After an outage without waiting, so that it is known at once that Redis answers.
+            block_ms = None if self._interrupted else self._block_ms
+            entries = await self._reads.read(streams, count=count, block_ms=block_ms)
         except NoGroup as error:
             await self._recreate(error.stream)
         except RedisUnavailable as error:
             self._read_lost()
+            self._interrupted = True
             await self._connectivity.failed("read", error)
         except RedisRefused as error:
             self._observer.refused(f"read of {', '.join(streams)}", str(error))
             await asyncio.sleep(WASTED_READ_PAUSE_S)
         else:
+            self._interrupted = False
             self._connectivity.answered("read")
             found = Counter(entry.stream for entry in entries)
             self._backlogged = [stream for stream in streams if found[stream] == count]

@@ -100,6 +100,11 @@ class Dispatcher:
         return len(self._waiting)
 
     @property
+    def room(self) -> int:
+        """Handlers that could start right now: an entry's start is counted when it really starts."""
+        return max(0, self._policy.concurrency - self.running - self.waiting)
+
+    @property
     def running(self) -> int:
         """Handlers that run, or wait to run again after a conflict."""
         return len(self._running) + len(self._again)
@@ -134,8 +139,10 @@ class Dispatcher:
         self._again.append(delivery)
         self._wake()
 
-    def reject(self, delivery: Delivery, reason: Reason, error: str) -> None:
-        """Make the delivery a dead letter."""
+    def reject(
+        self, delivery: Delivery, reason: Reason, error: str, decided_on: UnitOfWork | None = None
+    ) -> None:
+        """Make the delivery a dead letter, if what its handler decided on still stands."""
         entry = delivery.entry
         if len(error) > ERROR_BYTES:
             error = f"{error[:ERROR_BYTES]}…"
@@ -149,7 +156,8 @@ class Dispatcher:
         )
         if delivery.label == "other" and reason != "unknown_type":
             delivery.label = self._decoder.label(delivery.domain, entry)
-        delivery.prepared = self._commits.prepare(Settlement(entry.stream, entry.id, delivery.letter))
+        letter = Settlement(entry.stream, entry.id, delivery.letter, decided_on)
+        delivery.prepared = self._commits.prepare(letter)
         self._ready(delivery)
 
     def cancel_overdue(self, timeout_s: float) -> None:
@@ -159,9 +167,9 @@ class Dispatcher:
         now = self._clock.monotonic()
         restarted = self._connectivity.ended_at
         for delivery in tuple(self._running):
-            begun = max(delivery.started or now, restarted)
-            if now - begun <= timeout_s:
-                break  # the others started later
+            turn, begun = delivery.turn, max(delivery.started or now, restarted)
+            if turn.waits_since is not None or now - begun - turn.waited_s <= timeout_s:
+                continue
             if delivery.task is not None and not delivery.expired:
                 delivery.expired = True
                 delivery.task.cancel()
@@ -257,7 +265,7 @@ class Dispatcher:
 
     def _started(self, delivery: Delivery) -> Delivery:
         delivery.started = self._clock.monotonic()
-        delivery.prepared = None
+        delivery.prepared = delivery.letter = None
         delivery.turn = self._sequencer.turn()
         self._running[delivery] = None
         return delivery
@@ -295,7 +303,7 @@ class Dispatcher:
             worker.uncancel()  # type: ignore[union-attr]  # a worker is a task; it goes on with the next
         self._observer.handled(delivery, self._clock.monotonic() - delivery.started)  # type: ignore[operator]  # it has
         if letter is not None:
-            self.reject(delivery, *letter)
+            self.reject(delivery, *letter, decided_on=turn.unit)
         elif failure is not None:
             self.failures.failed(delivery, failure)
         else:  # also if it finished while it was being cancelled: its effects count

@@ -65,7 +65,7 @@ class Failures:
         self._last_error = ""
         self.breakers = {domain: CircuitBreaker(clock.monotonic) for domain in domains}
         self.held: dict[str, dict[EntryKey, Scheduled]] = {domain: {} for domain in self.breakers}
-        self.leases: list[tuple[EntryKey, int, int]] = []
+        self.leases: dict[EntryKey, tuple[int, int]] = {}
         self.wake: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
@@ -147,12 +147,12 @@ class Failures:
         item = self._leave(delivery, deliveries)
         item.due = self._clock.monotonic() + delay_s
         idle_ms = max(0, self._policy.longest_ms - int(delay_s * 1000))
-        self.leases.append((item.key, idle_ms, deliveries))
+        self.leases[item.key] = (idle_ms, deliveries)
         self._add(item)
 
     def _hold(self, delivery: Delivery) -> None:
         item = self._leave(delivery, max(0, delivery.attempt - 1))
-        self.leases.append((item.key, 0, item.deliveries))
+        self.leases[item.key] = (0, item.deliveries)
         held = self.held[delivery.domain]
         if len(held) < MOST_REMEMBERED:
             held[item.key] = item
@@ -176,7 +176,7 @@ class Failures:
         for key in [key for key, item in self._scheduled.items() if item.domain == domain]:
             item = self._scheduled.pop(key)
             item.deliveries = max(0, item.deliveries - used_up[key])
-            self.leases.append((key, 0, item.deliveries))
+            self.leases[key] = (0, item.deliveries)
             self.held[domain][key] = item
 
     def _close(self, domain: str) -> None:

@@ -53,15 +53,15 @@ class Leases(Service):
             await asyncio.sleep(self._interval_s)
             self.beat()
             try:
-                await self.renew()
-                self._connectivity.answered("control")
+                if await self.renew():
+                    self._connectivity.answered("control")
             except RedisUnavailable as error:
                 await self._connectivity.failed("control", error)
             except NoGroup:
                 pass  # the reader creates it anew
 
-    async def renew(self) -> None:
-        """Renew every lease once."""
+    async def renew(self) -> int:
+        """Renew every lease once; return how many there were."""
         by_stream: dict[str, dict[str, None]] = defaultdict(dict)
         deliveries = {delivery.key: delivery for delivery in self._in_flight}
         held = [key for items in self._failures.held.values() for key in items]
@@ -75,6 +75,7 @@ class Leases(Service):
                     if delivery is not None and delivery.started is None:
                         delivery.lost = True
                     self._suspects.drop((stream, entry_id))
+        return sum(map(len, by_stream.values()))
 
 
 class Overdue(Service):

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 class Observer:
     """Ignores everything. Subclasses override what they care about; no method may raise or await."""
 
+    def joined(self, streams: Sequence[str]) -> None:
+        """The router is part of the group on its streams and begins to read."""
+
     def handled(self, delivery: Delivery, seconds: float) -> None:
         """A handler ran to its end, whatever the outcome."""
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from event_router.core.breaker import EntryKey
 from event_router.core.errors import NoGroup, RedisUnavailable
 from event_router.runtime.connectivity import Clock, Connectivity
-from event_router.runtime.delivery import InFlight
+from event_router.runtime.dispatcher import Dispatcher
 from event_router.runtime.failures import Failures, Scheduled
 from event_router.runtime.ports import ClaimPort, ReadPort
 from event_router.runtime.services import Service
@@ -37,7 +37,7 @@ class Retries(Service):
         claims: ClaimPort,
         reads: ReadPort,
         starts: Starts,
-        in_flight: InFlight,
+        dispatcher: Dispatcher,
         connectivity: Connectivity,
         streams: dict[str, tuple[str, ...]],
     ) -> None:
@@ -46,7 +46,7 @@ class Retries(Service):
         self._claims = claims
         self._reads = reads
         self._starts = starts
-        self._in_flight = in_flight
+        self._dispatcher = dispatcher
         self._connectivity = connectivity
         self._streams = streams
         self._wake = asyncio.Event()
@@ -74,7 +74,7 @@ class Retries(Service):
         """Write leases, start what is due, probe."""
         await self.write_leases()
         now = self.clock.monotonic()
-        due = self._failures.due(now, min(ONCE_AT_MOST, self._in_flight.free))
+        due = self._failures.due(now, min(ONCE_AT_MOST, self._dispatcher.room))
         if due:
             await self._start(due)
         open_domains = [domain for domain, breaker in self._failures.breakers.items() if breaker.open]
@@ -86,20 +86,21 @@ class Retries(Service):
     async def write_leases(self) -> None:
         """Write the decisions made since the last time into the pending list."""
         leases = self._failures.leases
-        if not leases:
-            return
-        by_stream: dict[str, list[tuple[str, int, int | None]]] = defaultdict(list)
-        count = len(leases)
-        for (stream, entry_id), idle_ms, deliveries in leases[:count]:
-            by_stream[stream].append((entry_id, idle_ms, deliveries))
-        for stream, triples in by_stream.items():
-            await self._claims.set(stream, triples)
-        self._connectivity.answered("control")
-        del leases[:count]
+        by_stream: dict[str, dict[EntryKey, tuple[int, int]]] = defaultdict(dict)
+        for key, decided in leases.items():
+            by_stream[key[0]][key] = decided
+        for stream, several in by_stream.items():
+            await self._claims.set(stream, [(key[1], *decided) for key, decided in several.items()])
+            self._connectivity.answered("control")
+            for key, decided in several.items():
+                if leases.get(key) == decided:
+                    del leases[key]
 
     async def _start(self, items: list[Scheduled], *, probe: bool = False) -> int:
         by_stream: dict[str, list[Scheduled]] = defaultdict(list)
         for item in items:
+            # What was decided of its last attempt must not be written over the next.
+            self._failures.leases.pop(item.key, None)
             by_stream[item.key[0]].append(item)
         started = 0
         unsent = dict(by_stream)
@@ -139,11 +140,12 @@ class Retries(Service):
         waits = [1.0]
         due = self._failures.next_due()
         if due is not None:
-            waits.append(due - now if self._in_flight.free else max(due - now, 0.05))
+            waits.append(due - now if self._dispatcher.room else max(due - now, 0.05))
         if any(breaker.open for breaker in self._failures.breakers.values()):
             waits.append(self._next_probe - now)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), max(0.0, min(waits)))
+            async with asyncio.timeout(max(0.0, min(waits))):
+                await self._wake.wait()
 
 
 def _first(held: dict[EntryKey, Scheduled]) -> Scheduled:

@@ -18,6 +18,7 @@ from event_router.runtime.failures import Failures
 from event_router.runtime.groups import GroupKeeper
 from event_router.runtime.housekeeper import Housekeeper
 from event_router.runtime.leases import Leases, Overdue
+from event_router.runtime.observer import Observer
 from event_router.runtime.ports import ClaimPort, GroupPort
 from event_router.runtime.retries import Retries
 from event_router.runtime.sequencer import Sequencer
@@ -64,6 +65,7 @@ class Router:
         parts: Parts,
         *,
         check: Callable[[], Awaitable[None]],
+        observer: Observer,
         clock: Clock,
         streams: Mapping[str, Sequence[str]],
         consumer: str,
@@ -72,6 +74,7 @@ class Router:
     ) -> None:
         self._parts = parts
         self._check = check
+        self._observer = observer
         self._clock = clock
         self._streams = [stream for several in streams.values() for stream in several]
         self._consumer = consumer
@@ -135,6 +138,7 @@ class Router:
             taken.cancel()
             if not stop.done():
                 self._joined = True
+                self._observer.joined(self._streams)
                 tasks.append(self._parts.consumer.start())
                 await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
             failed = next((task for task in tasks if task.done()), None)
@@ -161,43 +165,36 @@ class Router:
             await self._parts.groups.ensure(stream)
 
     async def _stop(self, request: StopRequest) -> bool:
-        """Quiet, finish, hand over, leave. Returns whether nothing was left unhandled."""
+        """Stop within the grace period, or at once if forced. Returns whether nothing was left."""
         self._draining = True
-        parts = self._parts
         deadline = self._clock.monotonic() + self._grace_s
-        finish_by = deadline - min(HANDOVER_S, self._grace_s / 2)
         forced = asyncio.create_task(request.forced.wait())
+        graceful = asyncio.create_task(self._quiet_finish_hand_over(deadline))
         try:
-            parts.dispatcher.quiet = True
-            await parts.consumer.be_quiet()
-            for service in (parts.housekeeper, parts.claimer, parts.suspects, parts.retries):
-                await service.stop()
-            unstarted = parts.dispatcher.unstarted()
-            finished = asyncio.create_task(parts.in_flight.wait_until(lambda: not len(parts.in_flight)))
-            await asyncio.wait(
-                [finished, forced],
-                timeout=max(0.0, finish_by - self._clock.monotonic()),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            finished.cancel()
-            cancelled = await parts.dispatcher.cancel_running()
-            counts: dict[EntryKey, int | None] = {}
-            for delivery in (*unstarted, *cancelled):
-                counts[delivery.key] = max(0, delivery.attempt - 1)
-            for delivery in parts.in_flight:
-                counts.setdefault(delivery.key, None)  # its commit may still be under way
-            handover = asyncio.create_task(self._hand_over(counts))
-            await asyncio.wait(
-                [handover, forced],
-                timeout=max(0.1, deadline - self._clock.monotonic()),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if not handover.done():
-                handover.cancel()
-                return False
-            return handover.result() and not len(parts.in_flight)
+            await asyncio.wait([graceful, forced], timeout=self._grace_s, return_when=asyncio.FIRST_COMPLETED)
+            return graceful.result() if graceful.done() else False
         finally:
             forced.cancel()
+            graceful.cancel()
+
+    async def _quiet_finish_hand_over(self, deadline: float) -> bool:
+        parts = self._parts
+        finish_by = deadline - min(HANDOVER_S, self._grace_s / 2)
+        parts.dispatcher.quiet = True
+        await parts.consumer.be_quiet()
+        for service in (parts.housekeeper, parts.claimer, parts.suspects, parts.retries):
+            await service.stop()
+        unstarted = parts.dispatcher.unstarted()
+        finished = asyncio.create_task(parts.in_flight.wait_until(lambda: not len(parts.in_flight)))
+        await asyncio.wait([finished], timeout=max(0.0, finish_by - self._clock.monotonic()))
+        finished.cancel()
+        cancelled = await parts.dispatcher.cancel_running()
+        counts: dict[EntryKey, int | None] = {}
+        for delivery in (*unstarted, *cancelled):
+            counts[delivery.key] = max(0, delivery.attempt - 1)
+        for delivery in parts.in_flight:
+            counts.setdefault(delivery.key, None)  # its commit may still be under way
+        return await self._hand_over(counts) and not len(parts.in_flight)
 
     async def _hand_over(self, counts: dict[EntryKey, int | None]) -> bool:
         """Let others take up at once what is pending for us, and leave the group.

@@ -42,9 +42,27 @@ class _View:
 
 
 class Turn(StateReader):
-    """One handler run's place in the order of each entity it touches."""
+    """One handler run's place in the order of each entity it touches.
 
-    __slots__ = ("_sequencer", "_views", "finished", "number", "recent", "stale", "unit")
+    Attributes:
+        stale: what it read was built on something that was not applied.
+        recent: it read something from `RecentState`.
+        waited_s: seconds it waited for its turn or for Redis; these are not the handler's.
+        waits_since: since when it waits now (monotonic seconds), None if it does not.
+    """
+
+    __slots__ = (
+        "_sequencer",
+        "_views",
+        "finished",
+        "number",
+        "recent",
+        "stale",
+        "succeeded",
+        "unit",
+        "waited_s",
+        "waits_since",
+    )
 
     def __init__(self, sequencer: Sequencer, number: int) -> None:
         self._sequencer = sequencer
@@ -52,8 +70,11 @@ class Turn(StateReader):
         self.number = number
         self.unit = UnitOfWork()
         self.finished = False
+        self.succeeded = False
         self.stale = False
         self.recent = False
+        self.waited_s = 0.0
+        self.waits_since: float | None = None
 
     def touch(self, key: str) -> None:
         """Take a place in the entity's order."""
@@ -88,6 +109,15 @@ class Turn(StateReader):
 
     async def read(self, key: str, field: str) -> str | None:
         """Return a field as the earlier turns leave it. Raises InvalidState for a key that is no hash."""
+        clock = self._sequencer.clock.monotonic
+        self.waits_since = clock()
+        try:
+            return await self._read(key, field)
+        finally:
+            self.waited_s += clock() - self.waits_since
+            self.waits_since = None
+
+    async def _read(self, key: str, field: str) -> str | None:
         self.touch(key)
         view = self._views[key]
         loop = self._sequencer.loop
@@ -118,6 +148,7 @@ class Turn(StateReader):
     def finish(self, *, succeeded: bool) -> None:
         """The handler has ended: later ones go on, and see its effects if it succeeded."""
         self.finished = True
+        self.succeeded = succeeded
         for key, view in self._views.items():
             view.running.remove(self.number)
             if succeeded and not self.stale:
@@ -127,12 +158,12 @@ class Turn(StateReader):
                 if comes is not None and not comes.done():
                     comes.set_result(None)
         if not succeeded:
-            self.release(applied=True)  # nothing was recorded, so nothing that is known is wrong
+            self.release(applied=False)  # what it read may be why: the next attempt shall read anew
 
     def release(self, *, applied: bool) -> None:
         """The delivery has left; unless its effects were applied, what was built on them is wrong."""
         views = self._sequencer.views
-        if self.recent and not applied:
+        if self.recent and not applied and self.succeeded:
             self._sequencer.recent.wrong()
         for key, view in self._views.items():
             view.turns.pop(self, None)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from event_router.runtime.connectivity import Clock
 
-Work = Callable[[], "asyncio.Future[None]"]
+CANCEL_AGAIN_S = 0.1
 
 
 class Service:
@@ -37,10 +36,11 @@ class Service:
     async def stop(self) -> None:
         """End the loop at its next wait, and wait for its end."""
         task = self._task
-        if task is None or task.done():
-            return
-        task.cancel()
-        await asyncio.wait([task])
+        while task is not None and not task.done():
+            # Again and again: in Python 3.11 wait_for, which redis-py uses for every command, swallows a
+            # cancellation that arrives as what it waits for completes.
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
 
     async def run(self) -> None:
         """Work until cancelled."""

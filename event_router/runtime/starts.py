@@ -35,9 +35,6 @@ class Starts:
 
     def trimmed(self, stream: str, entries: Sequence[tuple[str, int]]) -> None:
         """Settle pending entries that no longer stand in their stream: a dead letter without fields."""
-        if not entries:
-            return
-        self._observer.trimmed(stream, [entry_id for entry_id, _ in entries])
         for entry_id, deliveries in entries:
             delivery = self._dispatcher.delivery(Entry(stream, entry_id, [], deliveries))
             error = "the entry was trimmed from its stream before it was settled"

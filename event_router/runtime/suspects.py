@@ -9,6 +9,7 @@ from event_router.core.errors import NoGroup, RedisUnavailable
 from event_router.core.event import Entry
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.delivery import Barrier
+from event_router.runtime.dispatcher import Dispatcher
 from event_router.runtime.services import Service
 from event_router.runtime.starts import Starts
 
@@ -24,9 +25,12 @@ class Suspects(Service):
 
     name = "suspects"
 
-    def __init__(self, clock: Clock, *, starts: Starts, connectivity: Connectivity) -> None:
+    def __init__(
+        self, clock: Clock, *, starts: Starts, dispatcher: Dispatcher, connectivity: Connectivity
+    ) -> None:
         super().__init__(clock)
         self._starts = starts
+        self._dispatcher = dispatcher
         self._connectivity = connectivity
         self._queue: dict[tuple[str, str], Entry] = {}
         self._wake = asyncio.Event()
@@ -81,7 +85,7 @@ class Suspects(Service):
     def _next_group(self) -> list[Entry]:
         ordered = sorted(self._queue.values(), key=lambda entry: entry.deliveries)
         least = ordered[0].deliveries
-        size = TOGETHER if least <= 1 else 1
+        size = max(1, min(TOGETHER, self._dispatcher.room)) if least <= 1 else 1
         group = [entry for entry in ordered[:size] if entry.deliveries == least]
         for entry in group:
             del self._queue[entry.stream, entry.id]
