@@ -151,6 +151,7 @@ class Router:
                 task.cancel()
             for service in reversed(self.services):
                 await service.stop()
+            await self._parts.dispatcher.cancel_running()
 
     async def _prepare(self) -> None:
         """Look at the server and create the groups, however long Redis takes to appear."""
