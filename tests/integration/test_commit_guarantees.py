@@ -211,6 +211,24 @@ class TestNeighbours:
         assert not bench.client.exists("log")
         assert bench.pending(STREAM) == {"2-0", "4-0"}
 
+    def test_a_read_that_finds_nothing_says_little_of_the_key(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0", "2-0", "3-0", "4-0")
+        bench.client.hset("k", "other", "field")
+        reading, both = incrementing(key="elsewhere"), UnitOfWork()
+        reading.reads["k", "f"] = reading.reads["absent", "f"] = both.reads["absent", "f"] = None
+        emitting = []
+        for key in ("k", "absent"):
+            emitting.append(UnitOfWork())
+            emitting[-1].emit(key, {"a": "b"}, None)
+        both.emit("absent", {"a": "b"}, None)
+        answers = bench.send(of(reading, emitting[0], both, emitting[1]))
+        assert answers == [
+            COMMITTED,
+            Answer(Verdict.INVALID, "key 'k' is a hash, not a stream"),
+            Answer(Verdict.INVALID, "key 'absent' is a hash, not a stream"),
+            COMMITTED,
+        ]
+
     def test_a_unit_that_is_refused_leaves_no_claim(self, bench: CommitBench) -> None:
         """On the type of a key, or on the version of a record."""
         bench.deliver(STREAM, "1-0", "2-0")
@@ -259,6 +277,36 @@ class TestMerging:
     ) -> None:
         works = (self.unit("increment", "n", 5), self.unit(*between), self.unit("increment", "n", 2))
         assert self.commit(bench, *works) == left
+
+    @pytest.mark.parametrize(
+        ("effects", "left"),
+        [
+            ([("set", "n", 10), ("set_latest", "f", "v", "9:1-1@s")], {b"n": b"12"}),
+            ([("set", "a", 10), ("set_latest", "n", 30, "9:1-1@s")], {b"n": b"32"}),
+            (
+                [("set", "a", 10), ("set_latest", "f", "v", "9:1-1@s")],
+                {b"n": b"7", b"f": b"v", b"f:version": b"9:1-1@s"},
+            ),
+            (
+                [("set", "f:version", "8:1-1@s"), ("set_latest", "f", "v", "9:1-1@s")],
+                {b"f": b"v", b"f:version": b"9:1-1@s"},
+            ),
+            (
+                [("set", "f:version", "99:1-1@s"), ("set_latest", "f", "v", "9:1-1@s")],
+                {b"f": b"unset", b"f:version": b"99:1-1@s"},
+            ),
+        ],
+    )
+    def test_around_plain_and_latest_fields_that_are_written_together(
+        self, bench: CommitBench, effects: list[tuple[str, object]], left: dict[bytes, bytes]
+    ) -> None:
+        before, together = incrementing(5), UnitOfWork()
+        before.hash("k").increment("f:version", 5)
+        before.hash("k").set("f", "unset")
+        for effect, *arguments in effects:
+            getattr(together.hash("k"), effect)(*arguments)
+        found = self.commit(bench, before, together, incrementing(2))
+        assert found | left == found
 
     def test_of_a_field_that_becomes_a_version(self, bench: CommitBench) -> None:
         works = (self.unit("increment", "f:version", 5), self.unit("set_latest", "f", "v", "9:1-1@s"))
@@ -386,6 +434,14 @@ class TestSize:
             unit.hash("k").increment(f"f{number}", number)
         assert bench.send(of(unit)) == [COMMITTED]
         assert bench.client.hlen("k") == 10_000
+
+    def test_thousands_of_plain_and_latest_fields_are_set(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0")
+        unit = setting(**{f"f{n}": n for n in range(2000)})
+        for number in range(1000):
+            unit.hash("k").set_latest(f"l{number}", number, "1:1-1@s")
+        assert bench.send(of(unit)) == [COMMITTED]
+        assert bench.client.hlen("k") == 4000
 
     def test_an_emission_may_have_a_thousand_fields(self, bench: CommitBench) -> None:
         bench.deliver(STREAM, "1-0")

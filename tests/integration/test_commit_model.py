@@ -40,7 +40,11 @@ Initial = dict[str, tuple[str, Any]]
 Rounds = list[tuple[list[Case], bool]]
 """Batches, and whether each is sent again."""
 
-many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(
+    max_examples=150,
+    deadline=None,  # the machine may be busy
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 @many
