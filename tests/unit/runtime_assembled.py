@@ -139,9 +139,16 @@ class Runtime:
         self.starts = Starts(claims=self.claims, dispatcher=self.dispatcher, policy=policy, **told)
         connected: dict[str, Any] = {"connectivity": self.connectivity}
         held: dict[str, Any] = {**connected, "claims": self.claims, "in_flight": self.in_flight}
-        self.suspects = Suspects(clock, starts=self.starts, **connected)
+        self.suspects = Suspects(clock, starts=self.starts, dispatcher=self.dispatcher, **connected)
         self.retries = Retries(
-            clock, failures=self.failures, reads=self.reads, starts=self.starts, streams=STREAMS, **held
+            clock,
+            failures=self.failures,
+            claims=self.claims,
+            reads=self.reads,
+            starts=self.starts,
+            dispatcher=self.dispatcher,
+            streams=STREAMS,
+            **connected,
         )
         self.leases = Leases(
             clock, suspects=self.suspects, failures=self.failures, min_idle_ms=MIN_IDLE_MS, **held
@@ -186,6 +193,7 @@ class Runtime:
         self.router = Router(
             Parts(**{name: getattr(self, name) for name in Parts.__slots__}),
             check=self._check,
+            observer=self.reports,
             clock=clock,
             streams=STREAMS,
             consumer=ME,

@@ -148,7 +148,6 @@ class TestSweep:
             assert await runtime.claimer.sweep(BIKES) == 1
             assert runtime.suspects.keys() == [(BIKES, entry_id(2)), (BIKES, entry_id(4))]
 
-    @pytest.mark.xfail(reason="what starts at once becomes a suspect too", strict=True)
     async def test_started_entries_become_suspects_and_others_start_at_once(self) -> None:
         held = Held()
         async with Runtime(held) as runtime:
@@ -194,7 +193,6 @@ class TestSweep:
 
 
 class TestStart:
-    @pytest.mark.xfail(reason="what starts at once becomes a suspect too", strict=True)
     async def test_own_entries_come_first_whatever_their_idle_time(self) -> None:
         held = Held()
         async with Runtime(held) as runtime:

@@ -188,7 +188,7 @@ class TestInvalid:
             await until(lambda: not len(runtime.in_flight))
             assert delivery.key in runtime.failures
             assert runtime.failures.next_due() == runtime.time.now + MIN_IDLE_MS / 1000
-            assert runtime.failures.leases == [(delivery.key, 0, 0)]  # the attempt is given back
+            assert runtime.failures.leases == {delivery.key: (0, 0)}  # the attempt is given back
             assert len(runtime.reports.of("refused")) == 1
             assert not runtime.reports.letters()
 

@@ -132,7 +132,7 @@ class TestSchedule:
 
     async def test_no_more_than_there_is_room_for(self) -> None:
         service = Service()
-        async with Runtime(service, limit=3) as runtime:
+        async with Runtime(service, concurrency=3) as runtime:
             for number in range(8):
                 runtime.accept(entry(number, f"b{number}", note="poison"))
                 await idle(runtime)

@@ -184,11 +184,11 @@ class TestConnectivity:
     async def test_pauses_grow_to_a_bound_with_jitter(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pauses: list[float] = []
 
-        async def sleep(seconds: float) -> None:
+        async def pause(connectivity: Connectivity, role: str, seconds: float) -> None:
             pauses.append(seconds)
 
         chance = itertools.cycle([0.0, 1.0])
-        monkeypatch.setattr(asyncio, "sleep", sleep)
+        monkeypatch.setattr(Connectivity, "_pause", pause)
         connectivity = Connectivity(Clock(lambda: 0.0, lambda: 0, lambda: next(chance)), Reports())
         for _ in range(2_000):
             await connectivity.failed("read", AWAY)

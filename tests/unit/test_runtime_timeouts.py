@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
 from event_router.core.event import Event
 from event_router.core.state import StateTransaction
 from tests.unit.runtime_assembled import Runtime
@@ -135,7 +133,6 @@ class TestTimeout:
             assert one.key in runtime.failures
             assert two.key in runtime.failures
 
-    @pytest.mark.xfail(reason="waiting for one's turn counts as the handler's time", strict=True)
     async def test_waiting_for_an_earlier_event_of_the_entity_is_not_the_handlers_time(self) -> None:
         slow = asyncio.Event()
 
