@@ -324,6 +324,12 @@ class TestMerging:
         left = {b"a": b"b", b"f:version": b"x", b"f:version:version": b"1:1-1@s"}
         assert self.commit(bench, unit) == left, "the version that is stored by then is later"
 
+    def test_of_the_field_that_says_whether_a_record_is_newer(self, bench: CommitBench) -> None:
+        record = UnitOfWork()
+        record.branches.append(Newest("k", "10:1-1@s", {"stage": "x"}, HOUR_MS))
+        works = (self.unit("increment", "version", 2), record)
+        assert self.commit(bench, *works) == {b"version": b"2"}, "as text, '2' is the greater"
+
     def test_a_version_that_is_raised_after_it_was_written(self, bench: CommitBench) -> None:
         unit = self.unit("set_latest", "f", "v", "1:1-1@s")
         unit.hash("k").maximum("f:version", 3)

@@ -274,6 +274,7 @@ local function check_op(op)
         if exhausted(key) then return INVALID, "stream '" .. key .. "' can take no more entries: its last id is the greatest" end
         roomy[key] = true
     elseif code == NEWEST then
+        flush_field(key, 'version')
         local stored = versions[key] or call('HGET', key, 'version')
         op.won = not stored or newer(op[3], stored)
         if op.won then
