@@ -6,7 +6,7 @@ import json
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from event_router import (
@@ -271,6 +271,7 @@ class TestRefusals:
         assert decode({**most, **ride()}).type == "ridden"
         assert refusal({**most, **ride(), "more": ""})[0] == "too_large"
 
+    @settings(deadline=None)
     @given(
         st.dictionaries(
             st.sampled_from(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from event_router.core.effects import Effects, HashEffects, Newest, Once, UnitOfWork, is_canonical
@@ -53,6 +53,7 @@ class TestValues:
         with pytest.raises(StateError):
             encode_value(value)
 
+    @settings(deadline=None)
     @given(st.binary())
     def test_bytes_come_out_as_they_went_in(self, value: bytes) -> None:
         assert text_bytes(encode_value(value)) == value
@@ -79,6 +80,7 @@ class TestCanonical:
     def test_and_nothing_else(self, text: str) -> None:
         assert not is_canonical(text)
 
+    @settings(deadline=None)
     @given(st.integers(-(2**63), 2**63 - 1))
     def test_every_64_bit_integer(self, number: int) -> None:
         assert is_canonical(str(number))

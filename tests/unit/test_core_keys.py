@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from event_router.core.entry_id import before, parse_id
@@ -28,6 +28,7 @@ class TestStreams:
         assert names.streams("scan") == ("scan:events:0", "scan:events:1")
         assert names.streams("auth") == ("auth:events:0",)
 
+    @settings(deadline=None)
     @given(st.text(), st.integers(2, 64))
     def test_an_ordering_key_has_one_shard(self, key: str, shards: int) -> None:
         key = key.encode("utf-8", "ignore").decode()
@@ -79,6 +80,7 @@ ids = st.builds(lambda ms, seq: f"{ms}-{seq}", st.integers(0, 2**64 - 1), st.int
 
 
 class TestEntryIds:
+    @settings(deadline=None)
     @given(ids)
     def test_are_two_numbers(self, entry_id: str) -> None:
         milliseconds, sequence = parse_id(entry_id)
@@ -87,6 +89,7 @@ class TestEntryIds:
     def test_the_sequence_may_be_left_out(self) -> None:
         assert parse_id("5") == (5, 0)
 
+    @settings(deadline=None)
     @given(ids)
     def test_nothing_lies_between_an_id_and_the_one_before(self, entry_id: str) -> None:
         earlier = parse_id(before(entry_id))

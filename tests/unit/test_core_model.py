@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from event_router.core.effects import Newest, Once, UnitOfWork
@@ -102,6 +102,7 @@ versions = st.builds(
 
 
 class TestVersions:
+    @settings(deadline=None)
     @given(versions, versions)
     def test_numbers_compare_as_numbers_then_the_stream_as_bytes(self, one: str, other: str) -> None:
         def ranked(version: str) -> tuple[list[int], bytes]:
@@ -110,6 +111,7 @@ class TestVersions:
 
         assert newer(one, other) == (ranked(one) > ranked(other))
 
+    @settings(deadline=None)
     @given(versions)
     def test_a_version_does_not_beat_itself(self, version: str) -> None:
         assert not newer(version, version)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from event_router.core.timestamps import (
@@ -27,6 +27,7 @@ def naive(days: int) -> datetime:
     return EPOCH.replace(tzinfo=None) + timedelta(days=days)
 
 
+@settings(deadline=None)
 @given(milliseconds)
 def test_a_time_comes_back_as_it_was_written(time_ms: int) -> None:
     written = format_time(time_ms)
@@ -36,11 +37,13 @@ def test_a_time_comes_back_as_it_was_written(time_ms: int) -> None:
     assert utc_day(time_ms).isoformat() == written[:10]
 
 
+@settings(deadline=None)
 @given(milliseconds.filter(lambda number: len(str(number)) != 8))
 def test_epoch_milliseconds_as_number_and_as_text(time_ms: int) -> None:
     assert parse_time(time_ms) == parse_time(str(time_ms)) == time_ms
 
 
+@settings(deadline=None)
 @given(st.datetimes(naive(2), naive(2_900_000)), st.integers(-1439, 1439))
 def test_offsets_are_taken_off_and_naive_means_utc(moment: datetime, minutes: int) -> None:
     moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)

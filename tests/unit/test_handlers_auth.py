@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import permutations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from event_router.testing import Published, State, apply, event
@@ -53,6 +53,7 @@ def test_days_are_those_of_utc() -> None:
     assert pinned(state)["last_login_date"] == "2026-11-04"
 
 
+@settings(deadline=None)
 @given(st.permutations([1, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]))
 def test_the_order_does_not_matter(days: list[int]) -> None:
     state = apply(AuthEventHandler(), logins(*days))

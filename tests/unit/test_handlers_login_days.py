@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from itertools import pairwise, permutations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handlers.login_days import MAX_RUNS, LoginDays
@@ -43,6 +43,7 @@ def text_of(numbers: set[int]) -> str:
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1))
 def test_days_are_the_set_of_days(numbers: list[int]) -> None:
     days = collected(*numbers)
@@ -109,12 +110,14 @@ class TestCap:
     def test_a_day_between_two_runs_makes_room(self) -> None:
         assert str(self.full.with_day(day(1))).count(",") == MAX_RUNS - 2
 
+    @settings(deadline=None)
     @given(st.permutations(range(0, 2 * MAX_RUNS + 20, 2)))
     def test_the_newest_run_is_right_all_the_same(self, numbers: list[int]) -> None:
         days = collected(*numbers)
         assert str(days).count(",") == MAX_RUNS - 1
         assert (days.streak, days.newest) == (1, day(max(numbers)))
 
+    @settings(deadline=None)
     @given(st.lists(st.integers(0, 400), min_size=1))
     def test_what_is_kept_are_days_that_came(self, numbers: list[int]) -> None:
         kept = str(collected(*numbers)).split(",")
@@ -158,6 +161,7 @@ class TestRubbish:
         assert len(str(caught.value)) < 150
         assert str(caught.value).isprintable()
 
+    @settings(deadline=None)
     @given(st.text())
     def test_nothing_but_a_value_error_comes_of_it(self, text: str) -> None:
         try:
