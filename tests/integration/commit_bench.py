@@ -9,9 +9,10 @@ from typing import Any
 
 import redis
 
+from event_router.core.effects import UnitOfWork
 from event_router.core.keys import checkpoint_key
 from event_router.core.model import StateModel
-from event_router.core.outcome import Answer, Settlement
+from event_router.core.outcome import Answer, DeadLetter, Settlement, Verdict
 from event_router.redis_io.address import parse_url
 from event_router.redis_io.commits import Commits
 from event_router.redis_io.connections import Link
@@ -19,6 +20,9 @@ from tests.environment.servers import Server
 
 GROUP = "event-router-group"
 CONSUMER = "consumer-a"
+STREAM = "events:x"
+HOUR_MS = 3_600_000
+COMMITTED, SETTLED, CONFLICT = Answer(Verdict.COMMITTED), Answer(Verdict.SETTLED), Answer(Verdict.CONFLICT)
 _DUMP = """
 local found = {}
 for _, key in ipairs(redis.call('KEYS', '*')) do
@@ -125,3 +129,28 @@ def as_bytes(text: str) -> bytes:
 def as_text(raw: bytes) -> str:
     """Return bytes as the model holds them."""
     return raw.decode("utf-8", "surrogateescape")
+
+
+def incrementing(amount: int = 1, key: str = "k", field: str = "n") -> UnitOfWork:
+    """A unit with one increment."""
+    unit = UnitOfWork()
+    unit.hash(key).increment(field, amount)
+    return unit
+
+
+def setting(key: str = "k", **values: object) -> UnitOfWork:
+    """A unit that sets fields."""
+    unit = UnitOfWork()
+    for field, value in values.items():
+        unit.hash(key).set(field, value)
+    return unit
+
+
+def letter(fields: list[bytes], reason: str = "invalid") -> DeadLetter:
+    """A dead letter with these names and values in turn."""
+    return DeadLetter(reason, "why", 2, "consumer-a", "2026-01-01T00:00:00.000Z", fields)  # type: ignore[arg-type]
+
+
+def of(*works: UnitOfWork | DeadLetter, stream: str = STREAM) -> list[Settlement]:
+    """The works of entries 1-0, 2-0, …"""
+    return [Settlement(stream, f"{number}-0", work) for number, work in enumerate(works, start=1)]

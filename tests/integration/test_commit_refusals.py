@@ -12,12 +12,9 @@ from event_router.core.keys import checkpoint_key
 from event_router.core.outcome import Answer, DeadLetter, Settlement, Verdict
 from tests.conftest import ServerFactory
 from tests.environment.servers import Server
-from tests.integration.commit_bench import GROUP, CommitBench
+from tests.integration.commit_bench import COMMITTED, GROUP, HOUR_MS, STREAM, CommitBench
 
-STREAM = "events:x"
 USER = "limited"
-HOUR_MS = 3_600_000
-COMMITTED = Answer(Verdict.COMMITTED)
 WorkMaker = Callable[[], UnitOfWork | DeadLetter]
 Limited = Callable[..., CommitBench]
 
