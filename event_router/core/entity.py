@@ -45,8 +45,9 @@ class Entity:
     async def get(self, field: str, /, *fields: str) -> Any:
         """Return a field's text, None where it is absent; for several fields a tuple.
 
-        Sees what this unit set, deleted, incremented or raised before. What was read is checked at
-        commit: if somebody changed it meanwhile, the handler runs again.
+        Sees what this unit set, deleted, incremented or raised before, but not its `set_latest`: which
+        event is the latest only the commit knows. What was read is checked at commit: if somebody changed
+        it meanwhile, the handler runs again.
 
         Raises:
             InvalidState: the key is of another Redis type, or the unit incremented or raised the field and
