@@ -233,7 +233,9 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
     starts = Starts(
         claims=claims, dispatcher=dispatcher, policy=policy, connectivity=connectivity, observer=observer
     )
-    suspects = Suspects(clock, starts=starts, dispatcher=dispatcher, connectivity=connectivity)
+    suspects = Suspects(
+        clock, starts=starts, dispatcher=dispatcher, connectivity=connectivity, observer=observer
+    )
     retries = Retries(
         clock,
         failures=failures,
@@ -242,6 +244,9 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         starts=starts,
         dispatcher=dispatcher,
         connectivity=connectivity,
+        recreate=groups.recreate,
+        observer=observer,
+        in_flight=in_flight,
         streams=streams,
     )
     claimer = Claimer(
@@ -312,6 +317,7 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
             suspects=suspects,
             failures=failures,
             connectivity=connectivity,
+            observer=observer,
             min_idle_ms=settings.claim_min_idle_ms,
         ),
         overdue=Overdue(clock, dispatcher=dispatcher, timeout_s=settings.handler_timeout_s),

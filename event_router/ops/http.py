@@ -96,7 +96,10 @@ class HttpServer:
     @web.middleware
     async def _once_a_connection(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self._served.add(request.protocol)
-        response = await handler(request)
+        try:
+            response = await handler(request)
+        except web.HTTPException as refusal:
+            response = web.Response(text=f"{refusal.status}: {refusal.reason}", status=refusal.status)
         response.force_close()
         return response
 

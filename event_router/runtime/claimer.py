@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from event_router.core.errors import NoGroup, RedisUnavailable
+from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
 from event_router.core.event import Entry
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.delivery import InFlight
@@ -99,6 +99,8 @@ class Claimer(Service):
                 continue
             except NoGroup:
                 pass  # the reader creates it anew
+            except RedisRefused as error:
+                self._observer.refused("claiming", str(error))
             self.rest()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(PROBE_INTERVAL_S, self._interval_s)):

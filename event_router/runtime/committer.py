@@ -28,6 +28,15 @@ class Returns(Protocol):
         """Make the delivery a dead letter."""
 
 
+class _Sent:
+    """Whether a batch was sent before without an answer."""
+
+    __slots__ = ("resent",)
+
+    def __init__(self, resent: bool) -> None:
+        self.resent = resent
+
+
 class Committer(Service):
     """Takes everything that became ready while the last commit was under way. Its duties:
 
@@ -35,7 +44,8 @@ class Committer(Service):
     2. send it until it is answered: the gate makes sending it again safe;
     3. carry out the answer for each entry.
 
-    Entries that conflicted three times are committed without others, right after they ran.
+    Entries that conflicted three times are committed by themselves, right after they ran: only those
+    of one entity, of which each saw the effects of the one before, go together.
     """
 
     name = "commit"
@@ -90,20 +100,27 @@ class Committer(Service):
         batch: list[Delivery] = []
         weight = 0
         while queue and (not batch or weight + queue[0].prepared.weight <= self._max_events):
+            if batch and queue is self._alone and not _meet(batch[0], queue[0]):
+                break
             delivery = queue.popleft()
             weight += delivery.prepared.weight
             batch.append(delivery)
         return batch
 
-    async def commit(self, batch: list[Delivery]) -> None:
-        """Commit these deliveries and carry out the answers."""
+    async def commit(self, batch: list[Delivery], resent: bool = False) -> None:
+        """Commit these deliveries and carry out the answers.
+
+        `resent`: they were sent before, in another batch, and the answer may have been lost.
+        """
         packed = self._commits.pack([delivery.prepared for delivery in batch])
+        sent = _Sent(resent)
         started = self.clock.monotonic()
         try:
-            answers, resent = await self._send(packed)
+            answers = await self._send(packed, sent)
         except RedisRefused as error:
-            await self._isolate(batch, error)
+            await self._isolate(batch, error, resent=sent.resent)
             return
+        resent = sent.resent
         committed: list[Delivery] = []
         denied = ""
         for delivery, answer in zip(batch, answers, strict=True):
@@ -128,17 +145,16 @@ class Committer(Service):
         else:
             self._connectivity.answered("commit")
 
-    async def _send(self, packed: bytes) -> tuple[list[Answer], bool]:
-        """Send until answered; return the answers and whether an earlier one may have been lost."""
-        resent = False
+    async def _send(self, packed: bytes, sent: _Sent) -> list[Answer]:
+        """Send until answered, and note whether an earlier answer may have been lost."""
         while True:
             self.beat()
             try:
-                return await self._commits.send(packed), resent
+                return await self._commits.send(packed)
             except NoGroup as error:
                 await self._recreate(error.stream)
             except RedisUnavailable as error:
-                resent = True
+                sent.resent = True
                 await self._connectivity.failed("commit", error)
 
     def _carry_out(self, delivery: Delivery, answer: Answer) -> None:
@@ -163,12 +179,12 @@ class Committer(Service):
                 delivery.turn.release(applied=False)
             self.returns.reject(delivery, "invalid", reason)
 
-    async def _isolate(self, batch: list[Delivery], error: RedisRefused) -> None:
+    async def _isolate(self, batch: list[Delivery], error: RedisRefused, *, resent: bool) -> None:
         """Redis refused the whole batch for good: find the entry it refuses, spare the others."""
         if len(batch) > 1:
             middle = len(batch) // 2
-            await self.commit(batch[:middle])
-            await self.commit(batch[middle:])
+            await self.commit(batch[:middle], resent)
+            await self.commit(batch[middle:], resent)
             return
         delivery = batch[0]
         self._observer.refused(f"commit of {delivery.entry.stream} {delivery.entry.id}", str(error))
@@ -182,3 +198,10 @@ class Committer(Service):
         self._in_flight.remove(delivery)
         if delivery.letter is not None and applied:
             self._observer.dead_lettered(delivery, delivery.letter.reason, delivery.letter.error)
+
+
+def _meet(one: Delivery, other: Delivery) -> bool:
+    """Whether two deliveries work on a common entity."""
+    if one.turn is None or other.turn is None:
+        return False
+    return not one.turn.keys().isdisjoint(other.turn.keys())

@@ -18,6 +18,7 @@ from event_router.runtime.ports import ReadPort
 from event_router.runtime.services import Service
 
 ADJUST_EVERY_S = 0.25
+ROTATION_BLOCK_MS = 50
 ALL_STREAMS_EVERY_S = 0.02
 """Between two reads of all streams, those with a backlog get every free place."""
 WASTED_READ_PAUSE_S = 1.0
@@ -115,11 +116,12 @@ class Consumer(Service):
 
     async def _read(self, streams: Sequence[str]) -> None:
         """Read once and dispatch what came."""
-        streams, count = self._share(streams)
+        streams, count, block_ms = self._share(streams)
         self._reading = True
         try:
             # After an outage without waiting, so that it is known at once that Redis answers.
-            block_ms = None if self._interrupted else self._block_ms
+            block_ms = None if self._interrupted else block_ms
+            self.rest()  # blocked; the socket's timeout bounds it
             entries = await self._reads.read(streams, count=count, block_ms=block_ms)
         except NoGroup as error:
             await self._recreate(error.stream)
@@ -139,19 +141,26 @@ class Consumer(Service):
         finally:
             self._reading = False
 
-    def _share(self, streams: Sequence[str]) -> tuple[Sequence[str], int]:
-        """Return which streams to read now, and how many entries of each: COUNT is per stream."""
+    def _share(self, streams: Sequence[str]) -> tuple[Sequence[str], int, int | None]:
+        """Return which streams to read now, how many entries of each, and how long to wait.
+
+        COUNT is per stream. A read that leaves streams out must not wait for long.
+        """
+        block_ms: int | None = self._block_ms
         free = self._in_flight.free
         now = self.clock.monotonic()
         backlogged = [stream for stream in self._backlogged if stream in streams]
         if backlogged and now < self._all_read_at + ALL_STREAMS_EVERY_S:
+            if len(backlogged) < len(streams):
+                block_ms = None
             streams = backlogged
         else:
             self._all_read_at = now
         if free < len(streams):  # not a place each: take turns
             streams = [streams[(self._rotation + index) % len(streams)] for index in range(free)]
             self._rotation += free
-        return streams, max(1, min(self._read_count, free // len(streams)))
+            block_ms = min(self._block_ms, ROTATION_BLOCK_MS)
+        return streams, max(1, min(self._read_count, free // len(streams))), block_ms
 
     async def _wait(self, condition: Callable[[], bool]) -> None:
         await self._in_flight.wait_until(condition)

@@ -260,6 +260,9 @@ class Dispatcher:
             else:
                 self.reject(delivery, error.reason, str(error))  # type: ignore[arg-type]  # decoding's own reasons
             return False
+        except Exception as error:  # a payload type's own code may raise anything
+            self.reject(delivery, "invalid", f"decoding failed: {type(error).__name__}: {error}")
+            return False
         delivery.label = delivery.route.type
         return not self.failures.holds(delivery)
 
@@ -292,7 +295,9 @@ class Dispatcher:
                 failure = "the handler ran longer than HANDLER_TIMEOUT_S and was cancelled"
             else:
                 failure = "the handler awaited something that was cancelled"
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # also what is no Exception must not leave the entry in flight
             failure = f"{type(error).__name__}: {error}"
         finally:
             self._running.pop(delivery, None)

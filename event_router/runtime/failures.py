@@ -96,7 +96,8 @@ class Failures:
         """Decide on an attempt that failed in a way that may pass."""
         breaker = self.breakers[delivery.domain]
         opened = breaker.failed(delivery.key, _ordering_key(delivery), delivery.previous_failure)
-        delivery.previous_failure = self._clock.monotonic()
+        if delivery.previous_failure is None:
+            delivery.previous_failure = self._clock.monotonic()
         self._last_error = error
         if breaker.open:
             self._observer.failed(delivery, error, 0.0)
@@ -115,7 +116,7 @@ class Failures:
         """Take a delivery that must not start because its domain's breaker is open."""
         if delivery.probe or not self.breakers[delivery.domain].open:
             return False
-        self._hold(delivery)
+        self._hold(delivery, unstarted=1)
         return True
 
     def postpone(self, delivery: Delivery, _reason: str) -> None:
@@ -150,8 +151,10 @@ class Failures:
         self.leases[item.key] = (idle_ms, deliveries)
         self._add(item)
 
-    def _hold(self, delivery: Delivery) -> None:
-        item = self._leave(delivery, max(0, delivery.attempt - 1))
+    def _hold(self, delivery: Delivery, unstarted: int = 0) -> None:
+        """Hold a delivery, with the attempts back that the outage used up: failed ones and this start."""
+        used_up = self.breakers[delivery.domain].failures()[delivery.key]
+        item = self._leave(delivery, max(0, delivery.attempt - max(1, used_up + unstarted)))
         self.leases[item.key] = (0, item.deliveries)
         held = self.held[delivery.domain]
         if len(held) < MOST_REMEMBERED:
@@ -184,9 +187,11 @@ class Failures:
         now = self._clock.monotonic()
         self._observer.breaker_closed(domain, now - self._opened_at.pop(domain, now))
         held, self.held[domain] = self.held[domain], {}
+        for item in held.values():
+            item.previous_failure = None  # that was the outage, not the entry
         self.put_back(held.values(), now)
         self._in_flight.notify()
 
 
 def _ordering_key(delivery: Delivery) -> str:
-    return "" if delivery.event is None else delivery.event.key
+    return (delivery.event.key if delivery.event is not None else "") or delivery.entry.id

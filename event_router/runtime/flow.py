@@ -34,6 +34,6 @@ def next_limit(limit: int, measured: Measured, most: int) -> int:
     """
     if measured.cpu >= BUSY and measured.rate < limit:
         return max(min(LEAST_LIMIT, most), int(measured.rate), limit // 2)
-    if measured.full and measured.cpu < BUSY:
+    if measured.full and (measured.cpu < BUSY or limit < min(measured.rate, FIRST_LIMIT)):
         return min(most, limit * 2)
     return limit

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from event_router.core.errors import NoGroup, RedisUnavailable
+from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.delivery import InFlight
 from event_router.runtime.dispatcher import Dispatcher
 from event_router.runtime.failures import Failures
+from event_router.runtime.observer import Observer
 from event_router.runtime.ports import ClaimPort
 from event_router.runtime.services import Service
 from event_router.runtime.suspects import Suspects
@@ -36,6 +37,7 @@ class Leases(Service):
         suspects: Suspects,
         failures: Failures,
         connectivity: Connectivity,
+        observer: Observer,
         min_idle_ms: int,
     ) -> None:
         super().__init__(clock)
@@ -44,6 +46,7 @@ class Leases(Service):
         self._suspects = suspects
         self._failures = failures
         self._connectivity = connectivity
+        self._observer = observer
         self._interval_s = min_idle_ms / 1000 / RENEWALS_A_LEASE
 
     async def run(self) -> None:
@@ -59,6 +62,8 @@ class Leases(Service):
                 await self._connectivity.failed("control", error)
             except NoGroup:
                 pass  # the reader creates it anew
+            except RedisRefused as error:
+                self._observer.refused("renewal of leases", str(error))
 
     async def renew(self) -> int:
         """Renew every lease once; return how many there were."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-Place = tuple[str, str]
-"""A key and a field."""
-CAPACITY = 50_000
+CAPACITY = 20_000
 TRIAL = 200
 """Uses after which it is judged."""
 MOST_WRONG = 0.05
@@ -27,7 +25,7 @@ class RecentState:
     def __init__(self, clock: Callable[[], float], capacity: int = CAPACITY) -> None:
         self._clock = clock
         self._capacity = capacity
-        self._values: dict[Place, str | None] = {}
+        self._values: dict[str, dict[str, str | None]] = {}
         self._uses = 0
         self._wrong = 0
         self._paused_until = float("-inf")
@@ -36,27 +34,24 @@ class RecentState:
         return len(self._values)
 
     def __repr__(self) -> str:
-        return f"<RecentState {len(self._values)} values, {self._wrong} of {self._uses} wrong>"
+        return f"<RecentState {len(self._values)} hashes, {self._wrong} of {self._uses} wrong>"
 
-    def take(self, place: Place) -> tuple[str | None] | None:
-        """Take out the value at a place, in a tuple; None where it is not known."""
-        values = self._values
-        if place not in values:
-            return None
-        self._uses += 1
-        return (values.pop(place),)
+    def take(self, key: str) -> dict[str, str | None] | None:
+        """Take out what is known of a hash; None where nothing is."""
+        values = self._values.pop(key, None)
+        if values is not None:
+            self._uses += 1
+        return values
 
     def keep(self, key: str, values: dict[str, str | None]) -> None:
-        """Keep what a commit left in a hash."""
+        """Keep the fields of a hash as a commit left them."""
         if self._paused_until > float("-inf"):
             if self._clock() < self._paused_until:
                 return
             self._paused_until = float("-inf")
-        known = self._values
-        for field, value in values.items():
-            known[key, field] = value
-        while len(known) > self._capacity:
-            del known[next(iter(known))]
+        self._values[key] = values
+        if len(self._values) > self._capacity:
+            del self._values[next(iter(self._values))]
 
     def wrong(self) -> None:
         """Note that a value taken from here had been changed by somebody else."""

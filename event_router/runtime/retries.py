@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
 
 from event_router.core.breaker import EntryKey
-from event_router.core.errors import NoGroup, RedisUnavailable
+from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
 from event_router.runtime.connectivity import Clock, Connectivity
+from event_router.runtime.delivery import InFlight
 from event_router.runtime.dispatcher import Dispatcher
 from event_router.runtime.failures import Failures, Scheduled
+from event_router.runtime.observer import Observer
 from event_router.runtime.ports import ClaimPort, ReadPort
 from event_router.runtime.services import Service
 from event_router.runtime.starts import Starts
@@ -39,6 +42,9 @@ class Retries(Service):
         starts: Starts,
         dispatcher: Dispatcher,
         connectivity: Connectivity,
+        recreate: Callable[[str], Awaitable[None]],
+        observer: Observer,
+        in_flight: InFlight,
         streams: dict[str, tuple[str, ...]],
     ) -> None:
         super().__init__(clock)
@@ -48,10 +54,13 @@ class Retries(Service):
         self._starts = starts
         self._dispatcher = dispatcher
         self._connectivity = connectivity
+        self._recreate = recreate
+        self._observer = observer
+        self._in_flight = in_flight
         self._streams = streams
         self._wake = asyncio.Event()
         self._next_probe = 0.0
-        self._probes = 0
+        self._probes: Counter[str] = Counter()
         failures.wake = self._wake.set
 
     async def run(self) -> None:
@@ -64,9 +73,11 @@ class Retries(Service):
             except RedisUnavailable as error:
                 await self._connectivity.failed("control", error)
                 continue
-            except NoGroup:
-                await asyncio.sleep(0.5)  # the reader creates it anew
+            except NoGroup as error:
+                await self._recreate(error.stream)  # the reader may have paused every domain
                 continue
+            except RedisRefused as error:
+                self._observer.refused("retries", str(error))
             self.rest()
             await self._sleep()
 
@@ -74,7 +85,7 @@ class Retries(Service):
         """Write leases, start what is due, probe."""
         await self.write_leases()
         now = self.clock.monotonic()
-        due = self._failures.due(now, min(ONCE_AT_MOST, self._dispatcher.room))
+        due = self._failures.due(now, min(ONCE_AT_MOST, self._dispatcher.room, self._in_flight.free))
         if due:
             await self._start(due)
         open_domains = [domain for domain, breaker in self._failures.breakers.items() if breaker.open]
@@ -123,9 +134,9 @@ class Retries(Service):
 
     async def _probe(self, domain: str) -> None:
         """Start one entry of the domain: in turn one that failed and one that is new."""
-        self._probes += 1
+        self._probes[domain] += 1
         held = self._failures.held[domain]
-        if held and self._probes % 2 and await self._start([_first(held)], probe=True):
+        if held and self._probes[domain] % 2 and await self._start([_first(held)], probe=True):
             return
         for stream in self._streams[domain]:
             entries = await self._reads.read((stream,), count=1, block_ms=None)
@@ -140,7 +151,8 @@ class Retries(Service):
         waits = [1.0]
         due = self._failures.next_due()
         if due is not None:
-            waits.append(due - now if self._dispatcher.room else max(due - now, 0.05))
+            room = self._dispatcher.room and self._in_flight.free
+            waits.append(due - now if room else max(due - now, 0.05))
         if any(breaker.open for breaker in self._failures.breakers.values()):
             waits.append(self._next_probe - now)
         with contextlib.suppress(TimeoutError):

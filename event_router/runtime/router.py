@@ -105,7 +105,15 @@ class Router:
 
     def stuck(self) -> list[str]:
         """Return the names of services that make no progress."""
-        return [service.name for service in self.services if service.stuck_for() > STUCK_AFTER_S]
+        connectivity = self._parts.connectivity
+        if not connectivity.up:
+            return []  # it waits for Redis, and an outage must not kill pods
+        answered_for = self._clock.monotonic() - connectivity.ended_at
+        return [
+            service.name
+            for service in self.services
+            if min(service.stuck_for(), answered_for) > STUCK_AFTER_S
+        ]
 
     def readiness(self) -> dict[str, object]:
         """Return what makes the router ready or not, for `/readyz`."""
@@ -206,21 +214,25 @@ class Router:
         parts = self._parts
         try:
             await parts.retries.write_leases()
-            waiting = set(parts.failures.scheduled())
-            known = set(parts.suspects.keys()) | set(parts.failures.waiting())
-            for stream in self._streams:
+        except NoGroup:
+            pass  # nothing of that stream is pending any more
+        except RedisUnavailable:
+            return False
+        waiting = set(parts.failures.scheduled())
+        known = set(parts.suspects.keys()) | set(parts.failures.waiting())
+        for stream in self._streams:
+            try:
                 leases: list[tuple[str, int, int | None]] = []
                 for entry_id in await parts.claims.own_ids(stream):
                     key = (stream, entry_id)
-                    if key in waiting:
-                        continue
-                    unknown = None if key in known else 0
-                    leases.append((entry_id, self._min_idle_ms, counts.get(key, unknown)))
+                    if key not in waiting:
+                        unknown = None if key in known else 0
+                        leases.append((entry_id, self._min_idle_ms, counts.get(key, unknown)))
                 if leases:
                     await parts.claims.set(stream, leases)
                 await parts.group_port.leave(stream, self._consumer)
-        except NoGroup:
-            return True
-        except RedisUnavailable:
-            return False
+            except NoGroup:
+                continue
+            except RedisUnavailable:
+                return False
         return True

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import asyncio
 from bisect import insort
+from collections.abc import KeysView
 
 from event_router.core.effects import Effects, Newest, UnitOfWork, is_canonical
-from event_router.core.errors import InvalidState, RedisRefused, RedisUnavailable
+from event_router.core.errors import InvalidState, RedisRefused, RedisUnavailable, StateError
 from event_router.core.state import StateReader
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.ports import StateReadPort
-from event_router.runtime.recent import Place, RecentState
+from event_router.runtime.recent import RecentState
 from event_router.runtime.services import Service
+
+Place = tuple[str, str]
+"""A key and a field."""
 
 
 class _View:
@@ -27,16 +31,18 @@ class _View:
         turns: those deliveries' turns, in the order in which they touched it.
         running: sequence numbers of the turns whose handlers still run, lowest first.
         values: fields as the finished handlers leave them, as far as is known.
+        recent: the first of them came from `RecentState`.
         epoch: raised whenever what is known turned out wrong.
     """
 
-    __slots__ = ("changed", "epoch", "running", "turns", "values", "waiting")
+    __slots__ = ("changed", "epoch", "recent", "running", "turns", "values", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, values: dict[str, str | None] | None) -> None:
         self.turns: dict[Turn, None] = {}
         self.running: list[int] = []
         self.waiting: dict[int, asyncio.Future[None]] | None = None
-        self.values: dict[str, str | None] = {}
+        self.recent = values is not None
+        self.values: dict[str, str | None] = {} if values is None else values
         self.epoch = 0
         self.changed: asyncio.Future[None] | None = None
 
@@ -52,6 +58,7 @@ class Turn(StateReader):
     """
 
     __slots__ = (
+        "_open_reads",
         "_sequencer",
         "_views",
         "finished",
@@ -73,17 +80,24 @@ class Turn(StateReader):
         self.succeeded = False
         self.stale = False
         self.recent = False
+        self._open_reads = 0
         self.waited_s = 0.0
         self.waits_since: float | None = None
+
+    def keys(self) -> KeysView[str]:
+        """Return the entities it touched."""
+        return self._views.keys()
 
     def touch(self, key: str) -> None:
         """Take a place in the entity's order."""
         if key in self._views:
             return
+        if self.finished:
+            raise StateError(f"{key}: the handler has ended; nothing can be added to what it did")
         views = self._sequencer.views
         view = views.get(key)
         if view is None:
-            view = views[key] = _View()
+            view = views[key] = _View(self._sequencer.recent.take(key))
         view.turns[self] = None
         running = view.running
         if not running or running[-1] < self.number:
@@ -97,25 +111,24 @@ class Turn(StateReader):
         view = self._views.get(key)
         if view is None or view.running[0] != self.number:
             return None
-        if field in view.values:
-            return (view.values[field],)
-        if len(view.turns) > 1:
+        if field not in view.values:
             return None
-        known = self._sequencer.recent.take((key, field))
-        if known is not None:
-            self.recent = True
-            view.values[field] = known[0]
-        return known
+        self.recent = self.recent or view.recent
+        return (view.values[field],)
 
     async def read(self, key: str, field: str) -> str | None:
         """Return a field as the earlier turns leave it. Raises InvalidState for a key that is no hash."""
         clock = self._sequencer.clock.monotonic
-        self.waits_since = clock()
+        if not self._open_reads:
+            self.waits_since = clock()
+        self._open_reads += 1
         try:
             return await self._read(key, field)
         finally:
-            self.waited_s += clock() - self.waits_since
-            self.waits_since = None
+            self._open_reads -= 1
+            if not self._open_reads and self.waits_since is not None:
+                self.waited_s += clock() - self.waits_since
+                self.waits_since = None
 
     async def _read(self, key: str, field: str) -> str | None:
         self.touch(key)
@@ -123,21 +136,19 @@ class Turn(StateReader):
         loop = self._sequencer.loop
         while True:
             if view.running[0] != self.number:
-                turn_comes = loop.create_future()
                 if view.waiting is None:
                     view.waiting = {}
-                view.waiting[self.number] = turn_comes
-                await turn_comes
+                turn_comes = view.waiting.get(self.number)
+                if turn_comes is None:
+                    turn_comes = view.waiting[self.number] = loop.create_future()
+                await asyncio.shield(turn_comes)
             elif field in view.values:
+                self.recent = self.recent or view.recent
                 return view.values[field]
             elif len(view.turns) > 1 and self._is_open(view, key, field):
                 if view.changed is None:
                     view.changed = loop.create_future()
                 await asyncio.shield(view.changed)
-            elif (known := self._sequencer.recent.take((key, field))) is not None:
-                self.recent = True
-                value = view.values[field] = known[0]
-                return value
             else:
                 epoch = view.epoch
                 value = await self._sequencer.fetch((key, field))
@@ -169,7 +180,8 @@ class Turn(StateReader):
             view.turns.pop(self, None)
             if not applied:
                 view.epoch += 1
-                view.values.clear()
+                view.values = {}
+                view.recent = False
                 for turn in view.turns:
                     turn.stale = True
             if view.changed is not None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from event_router.core.errors import NoGroup, RedisUnavailable
+from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
 from event_router.core.event import Entry
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.delivery import Barrier
 from event_router.runtime.dispatcher import Dispatcher
+from event_router.runtime.observer import Observer
 from event_router.runtime.services import Service
 from event_router.runtime.starts import Starts
 
 TOGETHER = 16
+REFUSED_PAUSE_S = 1.0
 
 
 class Suspects(Service):
@@ -26,11 +28,18 @@ class Suspects(Service):
     name = "suspects"
 
     def __init__(
-        self, clock: Clock, *, starts: Starts, dispatcher: Dispatcher, connectivity: Connectivity
+        self,
+        clock: Clock,
+        *,
+        starts: Starts,
+        dispatcher: Dispatcher,
+        connectivity: Connectivity,
+        observer: Observer,
     ) -> None:
         super().__init__(clock)
         self._starts = starts
         self._dispatcher = dispatcher
+        self._observer = observer
         self._connectivity = connectivity
         self._queue: dict[tuple[str, str], Entry] = {}
         self._wake = asyncio.Event()
@@ -67,6 +76,9 @@ class Suspects(Service):
                 await self.run_once()
             except RedisUnavailable as error:
                 await self._connectivity.failed("control", error)
+            except RedisRefused as error:
+                self._observer.refused("suspects", str(error))
+                await asyncio.sleep(REFUSED_PAUSE_S)
             except NoGroup:
                 self._queue.clear()  # the group is gone, and with it these deliveries
 
@@ -79,6 +91,8 @@ class Suspects(Service):
         for stream, entries in by_stream.items():
             barrier = Barrier(len(entries))
             await self._starts.start(stream, entries, barrier=barrier)
+            for entry in entries:  # only now: until then it must be known who has them
+                self._queue.pop((entry.stream, entry.id), None)
             self.rest()  # as long as its handlers take; they have a timeout of their own
             await barrier.wait()
 
@@ -86,7 +100,4 @@ class Suspects(Service):
         ordered = sorted(self._queue.values(), key=lambda entry: entry.deliveries)
         least = ordered[0].deliveries
         size = max(1, min(TOGETHER, self._dispatcher.room)) if least <= 1 else 1
-        group = [entry for entry in ordered[:size] if entry.deliveries == least]
-        for entry in group:
-            del self._queue[entry.stream, entry.id]
-        return group
+        return [entry for entry in ordered[:size] if entry.deliveries == least]

@@ -139,7 +139,7 @@ class Runtime:
         self.starts = Starts(claims=self.claims, dispatcher=self.dispatcher, policy=policy, **told)
         connected: dict[str, Any] = {"connectivity": self.connectivity}
         held: dict[str, Any] = {**connected, "claims": self.claims, "in_flight": self.in_flight}
-        self.suspects = Suspects(clock, starts=self.starts, dispatcher=self.dispatcher, **connected)
+        self.suspects = Suspects(clock, starts=self.starts, dispatcher=self.dispatcher, **told)
         self.retries = Retries(
             clock,
             failures=self.failures,
@@ -147,11 +147,17 @@ class Runtime:
             reads=self.reads,
             starts=self.starts,
             dispatcher=self.dispatcher,
+            recreate=self.groups.recreate,
             streams=STREAMS,
-            **connected,
+            **shared,
         )
         self.leases = Leases(
-            clock, suspects=self.suspects, failures=self.failures, min_idle_ms=MIN_IDLE_MS, **held
+            clock,
+            suspects=self.suspects,
+            failures=self.failures,
+            observer=self.reports,
+            min_idle_ms=MIN_IDLE_MS,
+            **held,
         )
         self.overdue = Overdue(clock, dispatcher=self.dispatcher, timeout_s=30)
         self.claimer = Claimer(

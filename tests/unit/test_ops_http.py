@@ -92,7 +92,6 @@ class TestAnswers:
     async def test_it_ends_each_connection_after_its_answer(self, port: Port) -> None:
         assert "connection: close" in (await port.get("/livez"))[1]
 
-    @pytest.mark.xfail(reason="errors such as 404 leave the connection open", strict=True)
     @pytest.mark.parametrize(("method", "path"), [("GET", "/nothing"), ("DELETE", "/livez")])
     async def test_also_after_a_refusal(self, port: Port, method: str, path: str) -> None:
         reader, writer = await port.connect()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
 from event_router.core.errors import NoGroup, RedisRefused
 from event_router.core.event import Event
 from event_router.core.state import StateTransaction
@@ -101,7 +99,6 @@ class TestSuspects:
             await until(lambda: runtime.commits.batches)
             assert runtime.claims.state(1)[2] == 2
 
-    @pytest.mark.xfail(reason="of a group over two streams one part is known to nobody", strict=True)
     async def test_the_whole_group_keeps_its_leases(self) -> None:
         held = Held()
         async with Runtime(held, services=("sequencer", "committer", "suspects")) as runtime:
@@ -213,7 +210,6 @@ class TestStart:
             await runtime.claimer.own_taken.wait()
             await until(lambda: runtime.connectivity.up)
 
-    @pytest.mark.xfail(reason="a refusal ends the service, and with it the router", strict=True)
     async def test_a_refusal_on_one_stream_does_not_end_it(self) -> None:
         async with Runtime() as runtime:
             runtime.claims.errors["take"] = [RedisRefused("WRONGTYPE")]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from event_router.core.errors import NoGroup, RedisRefused
 from event_router.core.event import Event
 from event_router.core.outcome import Answer, DeadLetter, Verdict
@@ -158,7 +156,6 @@ class TestConflicts:
             assert last == [hot]
             assert len(runtime.reports.of("conflict")) == 3
 
-    @pytest.mark.xfail(reason="several that conflicted three times go into one batch", strict=True)
     async def test_several_such_are_committed_one_by_one(self) -> None:
         async with Runtime(services=("sequencer",)) as runtime:
             for delivery in runtime.accept(entry(1), entry(2, "b2")):
@@ -240,7 +237,6 @@ class TestRefusals:
             await until(lambda: not len(runtime.in_flight))
             assert runtime.connectivity.up
 
-    @pytest.mark.xfail(reason="halving forgets that an earlier send may have been applied", strict=True)
     async def test_settled_in_half_of_a_resent_batch_was_us(self) -> None:
         async with Runtime() as runtime:
             runtime.commits.steps = [AWAY, RedisRefused("no"), [SETTLED], [SETTLED]]

@@ -61,7 +61,6 @@ class TestShare:
             read = len(runtime.reads.calls)
             await until(lambda: (BIKES, CARS) in [streams for streams, *_ in runtime.reads.calls[read:]])
 
-    @pytest.mark.xfail(reason="a read of some streams blocks while another gets an entry", strict=True)
     @pytest.mark.parametrize(("limit", "backlog"), [(100, 50), (1, 1)])
     async def test_no_stream_waits_for_another_to_get_entries(self, limit: int, backlog: int) -> None:
         async with Runtime(limit=limit, services=SERVICES) as runtime:

@@ -148,9 +148,6 @@ class TestOutcomes:
             assert len(runtime.reports.of("unknown_acknowledged")) == 1
             assert not runtime.commits.packed[0][0].work
 
-    @pytest.mark.xfail(
-        reason="an error in decoding ends the worker and keeps the entry for ever", strict=True
-    )
     async def test_an_unexpected_error_in_decoding_loses_nothing(self, monkeypatch: Any) -> None:
         async with Runtime() as runtime:
             decode = runtime.dispatcher._decoder.decode
@@ -164,7 +161,6 @@ class TestOutcomes:
             runtime.accept(entry(1), entry(2))
             await until(lambda: not len(runtime.in_flight))
 
-    @pytest.mark.xfail(reason="the entry stays in flight for ever", strict=True)
     async def test_an_error_that_is_no_exception_is_a_failed_attempt(self) -> None:
         class Stop(BaseException):
             """What some libraries raise to get past `except Exception`."""

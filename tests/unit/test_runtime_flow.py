@@ -57,38 +57,37 @@ class TestRecentState:
     def test_what_was_kept_is_given_once(self) -> None:
         recent = self.state()
         recent.keep("k", {"a": "1", "b": None})
-        assert recent.take(("k", "a")) == ("1",)
-        assert recent.take(("k", "b")) == (None,)
-        assert recent.take(("k", "a")) is None
+        assert recent.take("k") == {"a": "1", "b": None}
+        assert recent.take("k") is None
 
     def test_it_holds_no_more_than_its_capacity(self) -> None:
         recent = self.state(capacity=3)
         for number in range(10):
             recent.keep(f"k{number}", {"a": str(number)})
         assert len(recent) == 3
-        assert recent.take(("k6", "a")) is None
-        assert recent.take(("k9", "a")) == ("9",)
+        assert recent.take("k6") is None
+        assert recent.take("k9") == {"a": "9"}
 
     def test_it_pauses_when_too_much_of_it_is_wrong(self) -> None:
         recent = self.state()
         self._use(recent, TRIAL, wrong=int(TRIAL * MOST_WRONG) + 1)
         assert len(recent) == 0
         recent.keep("k", {"a": "1"})
-        assert recent.take(("k", "a")) is None
+        assert recent.take("k") is None
 
     def test_after_the_pause_it_goes_on(self) -> None:
         recent = self.state()
         self._use(recent, TRIAL, wrong=TRIAL)
         self.now += PAUSE_S
         recent.keep("k", {"a": "1"})
-        assert recent.take(("k", "a")) == ("1",)
+        assert recent.take("k") == {"a": "1"}
 
     def test_a_few_wrong_ones_do_not_matter(self) -> None:
         recent = self.state()
         for _ in range(10):
             self._use(recent, TRIAL, wrong=int(TRIAL * MOST_WRONG))
         recent.keep("k", {"a": "1"})
-        assert recent.take(("k", "a")) == ("1",)
+        assert recent.take("k") == {"a": "1"}
 
     def test_a_long_good_time_does_not_hide_a_bad_one(self) -> None:
         recent = self.state()
@@ -96,12 +95,12 @@ class TestRecentState:
         recent.wrong()
         self._use(recent, TRIAL, wrong=TRIAL)
         recent.keep("k", {"a": "1"})
-        assert recent.take(("k", "a")) is None
+        assert recent.take("k") is None
 
     @staticmethod
     def _use(recent: RecentState, uses: int, *, wrong: int) -> None:
         for number in range(uses):
             recent.keep("used", {"a": "1"})
-            recent.take(("used", "a"))
+            recent.take("used")
             if number >= uses - wrong:
                 recent.wrong()

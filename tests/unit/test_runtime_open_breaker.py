@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
 from event_router.core.errors import NoGroup, Reject
 from event_router.core.event import Event
 from event_router.core.state import StateTransaction
@@ -92,7 +90,6 @@ class TestOpenBreaker:
             await runtime.retries.write_leases()
             assert {runtime.claims.state(number)[2] for number in range(4, 14)} == {0}
 
-    @pytest.mark.xfail(reason="the attempt that opens the breaker gives back one of its entry's", strict=True)
     async def test_also_to_the_entry_whose_attempt_opens_it(self) -> None:
         service = Service(up=False)
         async with Runtime(service) as runtime:
@@ -123,9 +120,6 @@ class TestProbes:
             assert runtime.failures.breakers["bikes"].open
             assert not runtime.reports.letters()
 
-    @pytest.mark.xfail(
-        reason="with two open domains one gets only held, the other only new ones", strict=True
-    )
     async def test_in_turn_in_each_of_two_domains(self) -> None:
         service = Service()
         async with Runtime(service) as runtime:
@@ -199,7 +193,6 @@ class TestProbes:
             await idle(runtime)
             assert runtime.failures.breakers["bikes"].open
 
-    @pytest.mark.xfail(reason="nobody makes the group anew while its only domain pauses", strict=True)
     async def test_a_group_that_is_missing_is_made_anew(self) -> None:
         service = Service()
         async with Runtime(service) as runtime:
@@ -212,7 +205,6 @@ class TestProbes:
 
 
 class TestPoison:
-    @pytest.mark.xfail(reason="its later retries count once traffic has ended", strict=True)
     async def test_alone_it_never_opens_the_breaker_and_all_of_it_is_convicted(self) -> None:
         """One event in a hundred; the traffic ends while the poisonous ones are being tried again."""
         service = Service()

@@ -240,7 +240,6 @@ class TestRecentState:
         assert "1 of 1 wrong" in repr(bench.sequencer.recent)
 
     @pytest.mark.parametrize("effect", ["set", "increment"])
-    @pytest.mark.xfail(reason="a field changed without being read stays known as it was", strict=True)
     async def test_a_field_changed_without_being_read_is_forgotten(self, bench: Bench, effect: str) -> None:
         reader = bench.turn(K)
         await reader.read(K, "a")
@@ -254,7 +253,6 @@ class TestRecentState:
         assert await bench.turn().read(K, "a") == "7"
 
 
-@pytest.mark.xfail(reason="the first read to end stops the clock of the others", strict=True)
 async def test_one_handler_may_ask_for_two_fields_at_once(bench: Bench) -> None:
     turn = bench.turn()
     reads = asyncio.gather(turn.read(K, "a"), turn.read(L, "a"), turn.read(K, "b"))
@@ -262,7 +260,6 @@ async def test_one_handler_may_ask_for_two_fields_at_once(bench: Bench) -> None:
     assert len(bench.state.reads) == 1
 
 
-@pytest.mark.xfail(reason="the second read takes the first one's place in the queue", strict=True)
 async def test_it_may_also_wait_for_its_turn_with_two(bench: Bench) -> None:
     first, second = bench.turn(K), bench.turn(K)
     reads = [bench.read(second, "a"), bench.read(second, "b")]
@@ -271,7 +268,6 @@ async def test_it_may_also_wait_for_its_turn_with_two(bench: Bench) -> None:
     await until(lambda: all(read.done() for read in reads))
 
 
-@pytest.mark.xfail(reason="it takes a place in the order that nobody gives back", strict=True)
 async def test_a_task_that_outlives_its_handler_holds_up_nobody(bench: Bench) -> None:
     """As `asyncio.gather` leaves them behind when one of its tasks fails."""
     first, second = bench.turn(), bench.turn()

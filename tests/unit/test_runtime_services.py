@@ -106,7 +106,6 @@ class TestContract:
                 assert not runtime.router.stuck()
             waiting.cancel()
 
-    @pytest.mark.xfail(reason="what waits inside for Redis gives no sign of life", strict=True)
     @pytest.mark.parametrize("name", ["suspects", "consumer"])
     async def test_nor_is_one_in_which_entries_are_counted_or_groups_made(self, name: str) -> None:
         async with Runtime(services=()) as runtime:
