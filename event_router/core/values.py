@@ -7,7 +7,6 @@ from datetime import date, datetime
 from event_router.core.errors import StateError
 from event_router.core.timestamps import format_time, shortened, to_milliseconds
 
-Value = str | bytes | int | float | bool | datetime | date
 MAX_TTL_MS = 100 * 366 * 24 * 3_600_000
 
 

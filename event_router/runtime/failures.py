@@ -62,7 +62,6 @@ class Failures:
         self._scheduled: dict[EntryKey, Scheduled] = {}
         self._heap: list[tuple[float, EntryKey]] = []
         self._opened_at: dict[str, float] = {}
-        self._last_error = ""
         self.breakers = {domain: CircuitBreaker(clock.monotonic) for domain in domains}
         self.held: dict[str, dict[EntryKey, Scheduled]] = {domain: {} for domain in self.breakers}
         self.leases: dict[EntryKey, tuple[int, int]] = {}
@@ -98,7 +97,6 @@ class Failures:
         opened = breaker.failed(delivery.key, _ordering_key(delivery), delivery.previous_failure)
         if delivery.previous_failure is None:
             delivery.previous_failure = self._clock.monotonic()
-        self._last_error = error
         if breaker.open:
             self._observer.failed(delivery, error, 0.0)
             if opened:

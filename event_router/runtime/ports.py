@@ -10,19 +10,14 @@ from event_router.core.event import Entry
 from event_router.core.outcome import Answer, Settlement
 
 
-class PreparedWork(Protocol):
-    """One entry's part of a commit, translated."""
-
-    @property
-    def weight(self) -> int:
-        """Its share of a batch, 1 for an ordinary event."""
-
-
 class CommitPort(Protocol):
     """Commits batches."""
 
     def prepare(self, settlement: Settlement) -> Any:
-        """Translate one entry's part. Raises StateError for effects that contradict each other."""
+        """Translate one entry's part; it has a `weight`, 1 for an ordinary event.
+
+        Raises StateError for effects that contradict each other.
+        """
 
     def pack(self, batch_of: Sequence[Any]) -> bytes:
         """Return a batch in a form that can be sent again unchanged."""
