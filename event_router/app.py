@@ -25,10 +25,10 @@ from event_router.handler_loading import load_handlers as load_handlers
 from event_router.ops.http import HttpServer
 from event_router.ops.logs import LogObserver, configure
 from event_router.ops.metrics import GroupFigures, RouterMetrics, new_registry
-from event_router.redis_io.address import RedisAddress, parse_url
+from event_router.redis_client.address import RedisAddress, parse_url
+from event_router.redis_client.connections import Link
 from event_router.redis_io.claims import Claims
 from event_router.redis_io.commits import Commits
-from event_router.redis_io.connections import Link
 from event_router.redis_io.groups import Groups
 from event_router.redis_io.lag import inspect
 from event_router.redis_io.reader import StreamReader

@@ -224,7 +224,7 @@ class Settings(BaseSettings):
     @field_validator(*_URLS)
     @classmethod
     def _url(cls, value: str | None) -> str | None:
-        from event_router.redis_io.address import parse_url
+        from event_router.redis_client.address import parse_url
 
         if value is not None:
             parse_url(value)
@@ -312,7 +312,7 @@ def variable(name: str) -> str:
 def shown(name: str, value: Any) -> Any:
     """A value as it may be shown: a URL without its password, a path as text."""
     if name in _URLS and isinstance(value, str):
-        from event_router.redis_io.address import redact
+        from event_router.redis_client.address import redact
 
         return redact(value)
     return str(value) if isinstance(value, Path) else value

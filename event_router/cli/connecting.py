@@ -49,9 +49,9 @@ async def connected(settings: Settings, *, operator: bool = False) -> AsyncItera
     """Give a client of the streams Redis; its errors leave as one line that names the URL."""
     from redis.exceptions import RedisError
 
-    from event_router.redis_io.address import parse_url
-    from event_router.redis_io.connections import open_client
-    from event_router.redis_io.replies import translated
+    from event_router.redis_client.address import parse_url
+    from event_router.redis_client.connections import open_client
+    from event_router.redis_client.replies import translated
 
     address = parse_url(url_of(settings, operator=operator))
     client = open_client(address, timeout_s=settings.redis_timeout_s, name="event-router-cli")

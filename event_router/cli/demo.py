@@ -98,8 +98,8 @@ class Demo:
 
     async def run(self) -> int:
         """Run the demo; return 0 when all that was published is settled."""
-        from event_router.redis_io.address import parse_url
-        from event_router.redis_io.connections import open_client
+        from event_router.redis_client.address import parse_url
+        from event_router.redis_client.connections import open_client
 
         client = open_client(parse_url(self.url), timeout_s=self.settings.redis_timeout_s)
         try:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from event_router.core.event import Entry
-from event_router.redis_io.connections import Link
-from event_router.redis_io.script import Script
+from event_router.redis_client.connections import Link
+from event_router.redis_client.script import Script
 
 NOT_OURS = -1
 TRIMMED = -2

@@ -15,8 +15,8 @@ import msgspec
 from event_router.core.effects import Effects, HashEffects, Newest, Once, UnitOfWork
 from event_router.core.keys import checkpoint_key, dead_letter_stream
 from event_router.core.outcome import Answer, DeadLetter, Settlement, Verdict
-from event_router.redis_io.connections import Link
-from event_router.redis_io.script import Script
+from event_router.redis_client.connections import Link
+from event_router.redis_client.script import Script
 
 SET, INCREMENT, LATEST, MAXIMUM, DELETE, CLEAR, EXPIRE, ADD, ONCE, NEWEST = range(1, 11)
 PARTS_OF_WEIGHT = 64

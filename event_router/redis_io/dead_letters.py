@@ -14,8 +14,8 @@ from redis.exceptions import RedisError, WatchError
 
 from event_router.core.entry_id import parse_id
 from event_router.core.errors import EventRouterError, RedisRefused, RedisUnavailable
+from event_router.redis_client.replies import translated
 from event_router.redis_io.dead_letter_format import Letter, parse_letter
-from event_router.redis_io.replies import translated
 
 PAGE_BYTES = 1_000_000
 """Pages of letters shrink and grow towards this size: one letter may hold megabytes, or a hundred bytes."""

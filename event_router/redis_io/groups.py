@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from event_router.core.keys import checkpoint_key
-from event_router.redis_io.connections import Link
-from event_router.redis_io.script import Script
+from event_router.redis_client.connections import Link
+from event_router.redis_client.script import Script
 
 TRIM_AT_ONCE = 10_000
 

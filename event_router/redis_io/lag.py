@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 
 from event_router.core.entry_id import parse_id
 from event_router.core.keys import dead_letter_stream
-from event_router.redis_io.connections import ClientCaller, Link
-from event_router.redis_io.script import Script
+from event_router.redis_client.connections import ClientCaller, Link
+from event_router.redis_client.script import Script
 
 
 @dataclass(frozen=True, slots=True)

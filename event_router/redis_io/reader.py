@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from event_router.core.event import Entry
-from event_router.redis_io.connections import Link
+from event_router.redis_client.connections import Link
 
 
 class StreamReader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from event_router.core.errors import ConfigurationError
-from event_router.redis_io.connections import Link
+from event_router.redis_client.connections import Link
 
 OLDEST_REDIS = (7, 0)
 OLDEST_VALKEY = (7, 2)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from event_router.core.errors import InvalidState
+from event_router.redis_client.connections import Link
+from event_router.redis_client.script import Script
 from event_router.redis_io.commits import packed_places
-from event_router.redis_io.connections import Link
-from event_router.redis_io.script import Script
 
 
 class StateReads:

@@ -13,9 +13,9 @@ from event_router.core.errors import InvalidEvent, RedisRefused, StateError
 from event_router.core.keys import KeyNames
 from event_router.core.payloads import check_identifier
 from event_router.core.values import encode_value, text_bytes, ttl_in_ms
-from event_router.redis_io.replies import translated
-from event_router.redis_io.script import Script
-from event_router.redis_io.sent_once import SentOnce
+from event_router.redis_client.replies import translated
+from event_router.redis_client.script import Script
+from event_router.redis_client.sent_once import SentOnce
 
 
 class StateKVStore:

@@ -22,11 +22,11 @@ from event_router.core.errors import (
 )
 from event_router.core.event import Entry
 from event_router.core.keys import KeyNames
+from event_router.redis_client.connections import ClientCaller, Link
+from event_router.redis_client.sent_once import SentOnce
 from event_router.redis_io.claims import Claims
-from event_router.redis_io.connections import ClientCaller, Link
 from event_router.redis_io.entry_fields import Fields, decoded_fields
 from event_router.redis_io.read_position import ReadPosition
-from event_router.redis_io.sent_once import SentOnce
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.observer import Observer
 

@@ -13,9 +13,9 @@ from event_router.core.effects import UnitOfWork
 from event_router.core.keys import checkpoint_key
 from event_router.core.model import StateModel
 from event_router.core.outcome import Answer, DeadLetter, Settlement, Verdict
-from event_router.redis_io.address import parse_url
+from event_router.redis_client.address import parse_url
+from event_router.redis_client.connections import Link
 from event_router.redis_io.commits import Commits
-from event_router.redis_io.connections import Link
 from tests.environment.servers import Server
 
 GROUP = "event-router-group"

@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from event_router.core.errors import NoGroup
-from event_router.redis_io.address import parse_url
+from event_router.redis_client.address import parse_url
+from event_router.redis_client.connections import Link
 from event_router.redis_io.claims import NOT_OURS, TRIMMED, Claims
-from event_router.redis_io.connections import Link
 from tests.environment.servers import Server
 
 STREAM, GROUP = "events:x", "event-router-group"

@@ -14,8 +14,8 @@ import redis
 import redis.asyncio
 
 from event_router.core.errors import EventRouterError, RedisRefused, RedisUnavailable
-from event_router.redis_io.address import parse_url
-from event_router.redis_io.connections import open_client
+from event_router.redis_client.address import parse_url
+from event_router.redis_client.connections import open_client
 from event_router.redis_io.dead_letter_format import unpack
 from event_router.redis_io.dead_letters import Choice, DeadLetters, Replayed
 from tests.environment.servers import Server

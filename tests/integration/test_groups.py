@@ -8,8 +8,8 @@ import pytest
 import redis
 
 from event_router.core.keys import checkpoint_key
-from event_router.redis_io.address import parse_url
-from event_router.redis_io.connections import Link
+from event_router.redis_client.address import parse_url
+from event_router.redis_client.connections import Link
 from event_router.redis_io.groups import GroupCreated, Groups
 from tests.environment.servers import Server
 from tests.environment.streams import group_state, pending

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import redis
 
-from event_router.redis_io.address import parse_url
-from event_router.redis_io.connections import Link
+from event_router.redis_client.address import parse_url
+from event_router.redis_client.connections import Link
 from event_router.redis_io.groups import Groups
 from event_router.redis_io.lag import StreamStatus, inspect
 from tests.environment.servers import Server

@@ -17,8 +17,8 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from event_router.core.errors import RedisUnavailable
-from event_router.redis_io.address import RedisAddress
-from event_router.redis_io.replies import CONNECTION_LOST, translated
+from event_router.redis_client.address import RedisAddress
+from event_router.redis_client.replies import CONNECTION_LOST, translated
 
 SENTINEL_TIMEOUT_S = 1.0
 """A frozen Sentinel that is listed first must not cost more than this before the next is asked."""

@@ -15,7 +15,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import BusyLoadingError
 
 from event_router.core.errors import OutcomeUnknown
-from event_router.redis_io.replies import CONNECTION_LOST, translated
+from event_router.redis_client.replies import CONNECTION_LOST, translated
 
 TIMEOUT_S = 5.0
 """How long a reply may take where the client itself sets no limit."""

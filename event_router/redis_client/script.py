@@ -1,4 +1,4 @@
-"""The Lua scripts, each in a file of its own in the folder `scripts`."""
+"""The Lua scripts, each in a file of its own in the folder `scripts` of the package that uses it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any, Protocol
 
-from event_router.redis_io.replies import NoScript
+from event_router.redis_client.replies import NoScript
 
 
 class Caller(Protocol):
@@ -20,11 +20,9 @@ class Caller(Protocol):
 class Script:
     """One script: called by its hash, sent whole once a server does not know it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, package: str = "event_router.redis_io") -> None:
         self.name = name
-        self.text = (
-            resources.files("event_router.redis_io").joinpath("scripts", f"{name}.lua").read_text("utf-8")
-        )
+        self.text = resources.files(package).joinpath("scripts", f"{name}.lua").read_text("utf-8")
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def __repr__(self) -> str:
