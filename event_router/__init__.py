@@ -9,12 +9,15 @@ from event_router.core.errors import (
     ConfigurationError,
     EventRouterError,
     InvalidEvent,
+    InvalidMessage,
     InvalidState,
+    NotSubscribed,
     OutcomeUnknown,
     RedisRefused,
     RedisUnavailable,
     Reject,
     StateError,
+    UndecodableMessage,
 )
 from event_router.core.event import Event, Identifier, JsonText, Percent, Score, Sequence, Text
 from event_router.core.handler import EventHandler, on
@@ -22,6 +25,7 @@ from event_router.core.state import StateTransaction
 
 if TYPE_CHECKING:
     from event_router.app import EventRouter
+    from event_router.messaging.publisher import EventPublisher
     from event_router.redis_io.state_store import StateKVStore
     from event_router.redis_io.stream_consumer import StreamConsumer
 
@@ -29,12 +33,15 @@ __all__ = [
     "ConfigurationError",
     "Event",
     "EventHandler",
+    "EventPublisher",
     "EventRouter",
     "EventRouterError",
     "Identifier",
     "InvalidEvent",
+    "InvalidMessage",
     "InvalidState",
     "JsonText",
+    "NotSubscribed",
     "OutcomeUnknown",
     "Percent",
     "RedisRefused",
@@ -47,11 +54,13 @@ __all__ = [
     "StateTransaction",
     "StreamConsumer",
     "Text",
+    "UndecodableMessage",
     "on",
 ]
 
 # Imported when they are asked for: a module of handlers needs neither a Redis client nor a server.
 _AT_NEED = {
+    "EventPublisher": "event_router.messaging.publisher",
     "EventRouter": "event_router.app",
     "StateKVStore": "event_router.redis_io.state_store",
     "StreamConsumer": "event_router.redis_io.stream_consumer",

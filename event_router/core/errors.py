@@ -53,3 +53,15 @@ class NoGroup(EventRouterError):
 
 class OutcomeUnknown(EventRouterError):
     """The reply to an immediate write was lost: it may or may not have been applied."""
+
+
+class InvalidMessage(EventRouterError):
+    """A message, channel or pattern that Pub/Sub cannot carry; the message says why. Nothing was sent."""
+
+
+class UndecodableMessage(EventRouterError):
+    """A message that arrived is not what the subscriber takes: no JSON, too large, or of another type."""
+
+
+class NotSubscribed(EventRouterError):
+    """Somebody listens who has subscribed to nothing; `subscribe` comes first."""
