@@ -1,0 +1,1 @@
+"""What is deployed agrees with the program: manifests, rules, dashboards, images and their documents."""
