@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
@@ -78,15 +78,33 @@ class Histogram:
 
 
 class GroupFigures:
-    """A group's figures on a stream as last read; unknown ones are None and not exported."""
+    """A stream's and its group's figures as last read; unknown ones are None and not exported.
 
-    __slots__ = ("dead_letters", "lag", "lag_seconds", "pending")
+    `pending_of` are the pending entries by consumer, as many consumers as whoever read them allows.
+    """
 
-    def __init__(self, lag: int | None, lag_seconds: float | None, pending: int, dead_letters: int) -> None:
+    __slots__ = ("added", "consumers", "dead_letters", "lag", "lag_seconds", "length", "pending", "pending_of")
+
+    def __init__(
+        self,
+        lag: int | None,
+        lag_seconds: float | None,
+        pending: int,
+        dead_letters: int,
+        *,
+        length: int | None = None,
+        added: int | None = None,
+        consumers: int | None = None,
+        pending_of: Mapping[str, int] | None = None,
+    ) -> None:
         self.lag = lag
         self.lag_seconds = lag_seconds
         self.pending = pending
         self.dead_letters = dead_letters
+        self.length = length
+        self.added = added
+        self.consumers = consumers
+        self.pending_of = pending_of or {}
 
 
 class RouterMetrics(Observer, Collector):
@@ -252,6 +270,7 @@ class RouterMetrics(Observer, Collector):
                 seconds.add_metric((stream, self._group), figures.lag_seconds)
             dead.add_metric((stream,), figures.dead_letters)
         yield from (pending, lag, seconds, dead)
+        yield from self._stream_figures()
         yield GaugeMetricFamily(
             f"{PREFIX}in_flight", "Events between read and commit.", value=self.in_flight()
         )
@@ -264,6 +283,30 @@ class RouterMetrics(Observer, Collector):
         for domain, is_open in self.circuits.items():
             circuit.add_metric((domain,), float(is_open))
         yield from (connected, circuit)
+
+    def _stream_figures(self) -> Iterator[Metric]:
+        length = GaugeMetricFamily(f"{PREFIX}stream_length", "Entries in the stream.", labels=("stream",))
+        added = CounterMetricFamily(
+            f"{PREFIX}stream_entries_added", "Entries ever added to the stream.", labels=("stream",)
+        )
+        consumers = GaugeMetricFamily(
+            f"{PREFIX}consumers", "Consumers the group knows, dead ones too.", labels=("stream", "group")
+        )
+        held = GaugeMetricFamily(
+            f"{PREFIX}consumer_pending_messages",
+            "Delivered entries that are not settled, by the consumer that holds them.",
+            labels=("stream", "group", "consumer"),
+        )
+        for stream, figures in self.groups.items():
+            if figures.length is not None:
+                length.add_metric((stream,), figures.length)
+            if figures.added is not None:
+                added.add_metric((stream,), figures.added)
+            if figures.consumers is not None:
+                consumers.add_metric((stream, self._group), figures.consumers)
+            for consumer, count in figures.pending_of.items():
+                held.add_metric((stream, self._group, consumer), count)
+        yield from (length, added, consumers, held)
 
     def _counter(self, name: str, text: str, labels: Sequence[str]) -> Metric:
         family = CounterMetricFamily(f"{PREFIX}{name}", text, labels=labels)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from redis.asyncio import Redis
@@ -29,6 +30,8 @@ class StreamStatus:
         trimmed_unread: entries that were trimmed before the group read them, as far as is known.
         server_ms: epoch milliseconds on the server.
         lag_is_wrong: Redis reports a lag although everything was delivered.
+        added: entries ever added to the stream; None where Redis cannot tell.
+        pending_of: pending entries by consumer, of the 50 consumers that hold most.
     """
 
     stream: str
@@ -44,6 +47,8 @@ class StreamStatus:
     trimmed_unread: int
     server_ms: int
     lag_is_wrong: bool
+    added: int | None = None
+    pending_of: Mapping[str, int] = field(default_factory=dict)
 
 
 async def inspect(client: Redis | Link, stream: str, group: str) -> StreamStatus:
@@ -61,7 +66,7 @@ async def inspect(client: Redis | Link, stream: str, group: str) -> StreamStatus
 
 def _status(stream: str, group: str, reply: list[Any]) -> StreamStatus:
     now_ms, length, last_id, added, first_id, exists = reply[:6]
-    pending, lowest, delivered, read, reported, next_id, consumers, dead = reply[6:]
+    pending, lowest, delivered, read, reported, next_id, consumers, dead, holders = reply[6:]
     oldest = min((parse_id(found) for found in (lowest, next_id) if found), default=None)
     seconds = 0.0 if oldest is None else max(0.0, (int(now_ms) - oldest[0]) / 1000)
     lag: int | None
@@ -90,4 +95,9 @@ def _status(stream: str, group: str, reply: list[Any]) -> StreamStatus:
         trimmed_unread=trimmed,
         server_ms=int(now_ms),
         lag_is_wrong=bool(exists and delivered == last_id and reported > 0),
+        added=added if added >= 0 else None,
+        pending_of={
+            name.decode("utf-8", "replace") if isinstance(name, bytes) else name: int(count)
+            for name, count in zip(holders[::2], holders[1::2], strict=True)
+        },
     )

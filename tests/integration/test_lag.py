@@ -48,6 +48,21 @@ async def test_the_figures_of_a_group_that_is_behind(link: Link, client: redis.R
     assert (found.trimmed_unread, found.lag_is_wrong) == (0, False)
 
 
+async def test_who_holds_pending_entries(link: Link, client: redis.Redis) -> None:
+    client.xreadgroup(GROUP, "b", {STREAM: ">"}, count=30)
+    client.xgroup_createconsumer(STREAM, GROUP, "idle")
+    found = await status(link)
+    assert (found.pending_of, found.consumers, found.added) == ({"a": 2, "b": 30}, 3, 100)
+
+
+async def test_of_many_that_hold_entries_those_with_most_are_listed(link: Link, client: redis.Redis) -> None:
+    for number in range(60):
+        client.xreadgroup(GROUP, f"c{number}", {STREAM: ">"}, count=2 if number == 59 else 1)
+    found = await status(link)
+    assert len(found.pending_of) == 50
+    assert found.pending_of["c59"] == 2
+
+
 async def test_nothing_is_known_of_a_stream_that_is_missing(link: Link, client: redis.Redis) -> None:
     found = await status(link, "events:none")
     assert (found.length, found.lag, found.lag_seconds, found.exists) == (0, 0, 0.0, False)

@@ -128,6 +128,19 @@ class TestGauges:
         scraped = Scraped()
         scraped.metrics.groups[BIKES] = GroupFigures(None, None, 7, 2)
         assert not {name for name in scraped.names() if "lag" in name}
+        assert not {name for name in scraped.names() if "stream_" in name or "consumer" in name}
+
+    def test_figures_of_the_stream_and_of_who_holds_its_entries(self) -> None:
+        scraped = Scraped()
+        scraped.metrics.groups[BIKES] = GroupFigures(
+            5, 1.5, 7, 2, length=40, added=90, consumers=3, pending_of={"c": 4, "gone": 3}
+        )
+        assert scraped.value("stream_length", stream=BIKES) == 40
+        assert scraped.value("stream_entries_added_total", stream=BIKES) == 90
+        assert scraped.value("consumers", **GROUP) == 3
+        assert scraped.value("consumer_pending_messages", consumer="gone", **GROUP) == 3
+        scraped.metrics.groups[BIKES] = GroupFigures(5, 1.5, 7, 2, pending_of={"c": 4})
+        assert scraped.value("consumer_pending_messages", consumer="gone", **GROUP) is None
 
     def test_what_changes_with_an_outage(self) -> None:
         scraped = Scraped()
