@@ -284,7 +284,14 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         for stream in every_stream:
             status = await inspect(control, stream, group)
             metrics.groups[stream] = GroupFigures(
-                status.lag, status.lag_seconds, status.pending, status.dead_letters
+                status.lag,
+                status.lag_seconds,
+                status.pending,
+                status.dead_letters,
+                length=status.length,
+                added=status.added,
+                consumers=status.consumers,
+                pending_of=status.pending_of,
             )
             metrics.clock_offset_ms = status.server_ms - clock.wall_ms()
             if status.lag_is_wrong:
