@@ -1,0 +1,10 @@
+"""Patterns over Redis for services beside the router: rate limits, caches, notifications."""
+
+from __future__ import annotations
+
+from event_router.patterns.rate_limiter import RateLimit, RateLimiter
+
+__all__ = [
+    "RateLimit",
+    "RateLimiter",
+]
