@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from event_router.patterns.presence import Presence
 from event_router.patterns.rate_limiter import RateLimit, RateLimiter
 
 __all__ = [
+    "Presence",
     "RateLimit",
     "RateLimiter",
 ]

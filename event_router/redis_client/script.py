@@ -1,4 +1,7 @@
-"""The Lua scripts, each in a file of its own in the folder `scripts` of the package that uses it."""
+"""The Lua scripts, each in a file of its own in the folder `scripts` of the package that uses it.
+
+What several scripts share is a fragment in the folder `lua`, put before a script's own text.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,20 @@ class Caller(Protocol):
 
 
 class Script:
-    """One script: called by its hash, sent whole once a server does not know it."""
+    """One script: called by its hash, sent whole once a server does not know it.
 
-    def __init__(self, name: str, package: str = "event_router.redis_io") -> None:
+    Args:
+        fragments: names of files in the folder `lua` whose functions the script uses.
+    """
+
+    def __init__(
+        self, name: str, package: str = "event_router.redis_io", fragments: Sequence[str] = ()
+    ) -> None:
         self.name = name
-        self.text = resources.files(package).joinpath("scripts", f"{name}.lua").read_text("utf-8")
+        text = resources.files(package).joinpath("scripts", f"{name}.lua").read_text("utf-8")
+        # Only in the first line does Redis read `#!lua`.
+        header, newline, body = text.partition("\n")
+        self.text = "".join((header, newline, *map(_fragment, fragments), body))
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def __repr__(self) -> str:
@@ -35,3 +47,7 @@ class Script:
         except NoScript:
             # EVAL also loads it. After SCRIPT FLUSH, a failover or a restart.
             return await caller.call("EVAL", self.text, len(keys), *keys, *args)
+
+
+def _fragment(name: str) -> str:
+    return resources.files("event_router").joinpath("lua", f"{name}.lua").read_text("utf-8")
