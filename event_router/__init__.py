@@ -25,7 +25,9 @@ from event_router.core.state import StateTransaction
 
 if TYPE_CHECKING:
     from event_router.app import EventRouter
+    from event_router.messaging.messages import Gap, Message
     from event_router.messaging.publisher import EventPublisher
+    from event_router.messaging.subscriber import EventSubscriber
     from event_router.redis_io.state_store import StateKVStore
     from event_router.redis_io.stream_consumer import StreamConsumer
 
@@ -36,11 +38,14 @@ __all__ = [
     "EventPublisher",
     "EventRouter",
     "EventRouterError",
+    "EventSubscriber",
+    "Gap",
     "Identifier",
     "InvalidEvent",
     "InvalidMessage",
     "InvalidState",
     "JsonText",
+    "Message",
     "NotSubscribed",
     "OutcomeUnknown",
     "Percent",
@@ -61,6 +66,9 @@ __all__ = [
 # Imported when they are asked for: a module of handlers needs neither a Redis client nor a server.
 _AT_NEED = {
     "EventPublisher": "event_router.messaging.publisher",
+    "EventSubscriber": "event_router.messaging.subscriber",
+    "Gap": "event_router.messaging.messages",
+    "Message": "event_router.messaging.messages",
     "EventRouter": "event_router.app",
     "StateKVStore": "event_router.redis_io.state_store",
     "StreamConsumer": "event_router.redis_io.stream_consumer",
