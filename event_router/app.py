@@ -20,6 +20,7 @@ from event_router.core.handler import EventHandler
 from event_router.core.registry import HandlerRegistry
 from event_router.core.retry import RetryPolicy
 from event_router.embedded import EmbeddedServer
+from event_router.fan_out import FanOut, fan_out
 from event_router.handler_loading import check_domains
 from event_router.handler_loading import load_handlers as load_handlers
 from event_router.ops.http import HttpServer
@@ -130,6 +131,7 @@ class EventRouter:
             await assembled.http.stop()
             for link in assembled.links:
                 await link.close()
+            await assembled.live.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class _Assembled:
     router: Router
     http: HttpServer
     links: Sequence[Link]
+    live: FanOut
     address: RedisAddress
     consumer: str
     streams: Sequence[str]
@@ -160,7 +163,17 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         types={stream: tuple(registry.routes(domain)) for stream, domain in domain_of.items()},
     )
     metrics.circuits.update(dict.fromkeys(domains, False))
-    observer: Observer = Observers([metrics, LogObserver(clock, consumer)])
+    live = fan_out(
+        clock,
+        streams=address,
+        pubsub=parse_url(settings.redis_pubsub_url) if settings.redis_pubsub_url else address,
+        timeout_s=settings.redis_timeout_s,
+        names=names,
+        types={domain: tuple(registry.routes(domain)) for domain in domains},
+        consumer=consumer,
+        connected=metrics.connected,
+    )
+    observer: Observer = Observers([metrics, LogObserver(clock, consumer), live.streams_observer])
     connectivity = Connectivity(clock, observer)
 
     def link(role: str, timeout_s: float = settings.redis_timeout_s) -> Link:
@@ -353,15 +366,16 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         consumer=consumer,
         min_idle_ms=settings.claim_min_idle_ms,
         grace_s=settings.shutdown_grace_s,
+        beside=live.services,
     )
     http = HttpServer(
         host=settings.http_host,
         port=settings.http_port,
         stuck=router.stuck,
-        readiness=router.readiness,
-        registry=new_registry(package_version(), metrics),
+        readiness=lambda: router.readiness() | live.readiness(),
+        registry=new_registry(package_version(), metrics, live.metrics),
     )
-    return _Assembled(router, http, tuple(links.values()), address, consumer, every_stream)
+    return _Assembled(router, http, tuple(links.values()), live, address, consumer, every_stream)
 
 
 def package_version() -> str:

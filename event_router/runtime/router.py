@@ -57,7 +57,8 @@ class Router:
     """Runs the parts until it is asked to stop.
 
     Stopping: read no more, start no handler, finish and commit what runs within the grace period,
-    hand the rest over so that others take it up at once, leave the group.
+    hand the rest over so that others take it up at once, leave the group. What runs `beside` the
+    stream path is stopped after it.
     """
 
     def __init__(
@@ -71,8 +72,10 @@ class Router:
         consumer: str,
         min_idle_ms: int,
         grace_s: float,
+        beside: Sequence[Service] = (),
     ) -> None:
         self._parts = parts
+        self._beside = beside
         self._check = check
         self._observer = observer
         self._clock = clock
@@ -101,6 +104,7 @@ class Router:
             parts.claimer,
             parts.consumer,
             parts.housekeeper,
+            *self._beside,
         )
 
     def stuck(self) -> list[str]:

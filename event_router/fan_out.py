@@ -1,0 +1,112 @@
+"""Puts the fan-out together: a relay for each domain's log, the watch over Pub/Sub, what both report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from prometheus_client.registry import Collector
+from redis.asyncio import Redis
+
+from event_router.core.channels import Channels
+from event_router.core.keys import KeyNames
+from event_router.messaging.outbox import Outbox
+from event_router.messaging.pubsub_watch import PubSubWatch
+from event_router.messaging.relay import BLOCK_MS, LEASE_S, Relay
+from event_router.messaging.relay_lease import RelayLease
+from event_router.messaging.relays import Relays
+from event_router.ops.fan_out import FanOutReports, OutageReports
+from event_router.redis_client.address import RedisAddress
+from event_router.redis_client.connections import Link, open_client
+from event_router.redis_client.sent_once import SentOnce
+from event_router.runtime.connectivity import Clock, Connectivity
+from event_router.runtime.fan_out import Gate, Patience
+from event_router.runtime.observer import Observer
+from event_router.runtime.services import Service
+
+READ_TIMEOUT_MARGIN_S = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class FanOut:
+    """The fan-out of a router.
+
+    Attributes:
+        services: what runs beside the router.
+        streams_observer: has to hear of outages of the streams Redis.
+        metrics: for the registry.
+    """
+
+    services: Sequence[Service]
+    streams_observer: Observer
+    metrics: Collector
+    _relays: Relays
+    _watch: PubSubWatch
+    _links: Sequence[Link]
+    _client: Redis
+
+    def readiness(self) -> dict[str, object]:
+        """Return what `/readyz` shows of it; none of it makes a router unready."""
+        return {"pubsub": self._watch.health.as_dict(), "relays": self._relays.roles()}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for link in self._links:
+            await link.close()
+        await self._client.aclose()
+
+
+def fan_out(
+    clock: Clock,
+    *,
+    streams: RedisAddress,
+    pubsub: RedisAddress,
+    timeout_s: float,
+    names: KeyNames,
+    types: Mapping[str, Iterable[str]],
+    consumer: str,
+    connected: dict[str, bool],
+) -> FanOut:
+    """Build the fan-out of these domains; nothing is started.
+
+    Args:
+        types: of each domain the registered event types.
+        consumer: who this process is.
+        connected: whether Redis answers, by role, for the metrics.
+    """
+    links: list[Link] = []
+
+    def link(role: str, address: RedisAddress, reply_s: float = timeout_s) -> Link:
+        links.append(Link(address, timeout_s=reply_s, name=f"event-router-{role}"))
+        return links[-1]
+
+    reports = FanOutReports(
+        clock,
+        channel_label=Channels(names.job_channel_template).label,
+        types=types,
+        outboxes=map(names.outbox, types),
+    )
+    gate = Gate()
+    # One server for both roles has one outage, and the router tells it.
+    pubsub_gate = gate if pubsub == streams else None
+    to_log = Connectivity(clock, OutageReports("streams"))
+    to_pubsub = Connectivity(clock, OutageReports("pubsub", connected))
+    control = link("relay", streams)
+    read_s = BLOCK_MS / 1000 + min(timeout_s, READ_TIMEOUT_MARGIN_S)
+    holder = f"{consumer}#{int(clock.random() * 2**32):08x}"
+    relays = [
+        Relay(
+            clock,
+            outbox=Outbox(link("outbox", streams, read_s), control, domain, names.outbox(domain)),
+            lease=RelayLease(control, names.outbox(domain), holder, lasts_s=LEASE_S),
+            publisher=link("publish", pubsub),
+            log_patience=Patience(to_log, gate),
+            publish_patience=Patience(to_pubsub, pubsub_gate),
+            observer=reports,
+        )
+        for domain in types
+    ]
+    client = open_client(pubsub, timeout_s=timeout_s, name="event-router-watch")
+    service = Relays(clock, relays, reports)
+    watch = PubSubWatch(clock, SentOnce(client), Patience(to_pubsub, pubsub_gate), timeout_s=timeout_s)
+    return FanOut((service, watch), gate, reports, service, watch, links, client)

@@ -1,0 +1,92 @@
+"""What relays and the watch over the Pub/Sub Redis share: whom they tell, and how they wait for Redis."""
+
+from __future__ import annotations
+
+import asyncio
+
+from event_router.core.errors import EventRouterError
+from event_router.runtime.connectivity import FIRST_PAUSE_S, Connectivity
+from event_router.runtime.observer import Observer
+
+
+class FanOutObserver(Observer):
+    """Ignores everything; what relays tell. No method may raise or await."""
+
+    def leads(self, outbox: str, token: int) -> None:
+        """This process publishes the fan-out log from now on."""
+
+    def stands_by(self, outbox: str, reason: str) -> None:
+        """This process no longer publishes it."""
+
+    def message_published(self, domain: str, channel: bytes, type: str) -> None:
+        """The Pub/Sub Redis has taken a message."""
+
+    def message_dropped(self, outbox: str, channel: bytes, why: str) -> None:
+        """A message can never be published."""
+
+    def trimmed_unpublished(self, outbox: str, count: int) -> None:
+        """So many messages were trimmed from the log before they were published."""
+
+    def relay_failed(self, outbox: str, error: Exception) -> None:
+        """A relay ended by an error that nobody expected; it starts again."""
+
+
+class Gate(Observer):
+    """Open unless the router finds that the streams Redis does not answer."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether Redis answers, as far as the router knows."""
+        return self._open.is_set()
+
+    def outage_began(self, role: str, error: str) -> None:
+        """Close."""
+        self._open.clear()
+
+    def outage_ended(self, seconds: float) -> None:
+        """Open."""
+        self._open.set()
+
+    async def opened(self) -> None:
+        """Wait until it is open."""
+        await self._open.wait()
+
+
+class Patience:
+    """What one caller does when a call to Redis fails: wait, ever longer, and tell of it once.
+
+    With a gate, the server is the router's own as well: while that is away for the whole router,
+    nothing is asked and nothing is told, since a second voice would only ask the server more often.
+    And one failure is not told, since the first call after an outage meets the connection it broke.
+    """
+
+    def __init__(self, connectivity: Connectivity, gate: Gate | None = None) -> None:
+        self._connectivity = connectivity
+        self._gate = gate
+        self._failed = False
+
+    def __repr__(self) -> str:
+        return f"<Patience {self._connectivity!r}>"
+
+    async def ready(self) -> None:
+        """Wait until it makes sense to ask."""
+        if self._gate is not None:
+            await self._gate.opened()
+
+    def answered(self, role: str) -> None:
+        """Note that a role's call was answered."""
+        self._failed = False
+        self._connectivity.answered(role)
+
+    async def failed(self, role: str, error: EventRouterError) -> None:
+        """Note that a role's call failed, and wait before it tries again."""
+        again, self._failed = self._failed, True
+        if self._gate is None or (again and self._gate.is_open):
+            await self._connectivity.failed(role, error)
+        else:
+            await asyncio.sleep(FIRST_PAUSE_S)
+        await self.ready()
