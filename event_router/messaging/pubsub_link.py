@@ -27,6 +27,7 @@ class PubSubLink:
         self._sending = asyncio.Lock()
         self._aborted = ""
         self.reads = 0
+        self.heard = asyncio.Event()
 
     async def open(self) -> None:
         """Connect. Raises RedisUnavailable, also when it takes too long."""
@@ -61,6 +62,7 @@ class PubSubLink:
         except Exception as error:
             reply = translated(error)
         self.reads += 1
+        self.heard.set()
         return reply
 
     async def abort(self, reason: str) -> None:

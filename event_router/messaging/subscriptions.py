@@ -186,7 +186,7 @@ class Subscriptions:
         if self._down_since is None:
             self._down_since = self._monotonic()
             self._observer.outage_began(str(error))
-            _log.warning("Pub/Sub connection lost, connecting anew: %s", error)
+            _log.warning("Pub/Sub connection lost: %s", error)
         if self._keep_trying(error):
             return True
         self._buffer.end(error)
@@ -226,19 +226,17 @@ class Subscriptions:
     async def _watch(self, link: PubSubLink) -> None:
         """Give the connection up when the server stays silent after a PING."""
         while True:
-            before = link.reads
+            link.heard.clear()
             await asyncio.sleep(self._heartbeat_s)
-            if link.reads != before:
+            if link.heard.is_set():
                 continue
             try:
                 await link.send("PING")
-                await asyncio.sleep(self._timeout_s)
+                await asyncio.wait_for(link.heard.wait(), self._timeout_s)
             except RedisUnavailable as error:
-                await link.abort(str(error))
-                return
-            if link.reads == before:
-                await link.abort(f"no answer to PING within {self._timeout_s:g} s")
-                return
+                return await link.abort(str(error))
+            except TimeoutError:
+                return await link.abort(f"no answer to PING within {self._timeout_s:g} s")
 
     def _took(
         self, reply: Any, put: Callable[[Arrived], object], *, refusals_are_fatal: bool = False
