@@ -105,6 +105,15 @@ class Settings(BaseSettings):
     outbox_maxlen: int = Field(
         100_000, ge=1, description="About how many messages the fan-out log of a domain keeps, in entries."
     )
+    presence_ttl_s: Seconds = Field(
+        60.0, description="How long a user is present after a sign of life, in seconds."
+    )
+    presence_last_seen_s: int = Field(
+        2_592_000,
+        ge=1,
+        le=315_360_000,
+        description="How long is known when a user was last seen, in seconds.",
+    )
     group: Name = Field("event-router-group", description="The consumer group.")
     consumer: Name | None = Field(
         None,
@@ -239,6 +248,12 @@ class Settings(BaseSettings):
                 "retry_backoff_ms",
                 f"= {self.retry_backoff_ms} is above EVENT_ROUTER_CLAIM_MIN_IDLE_MS ="
                 f" {self.claim_min_idle_ms}, the longest wait between attempts; make it smaller",
+            )
+        if self.presence_last_seen_s < self.presence_ttl_s:
+            raise _contradiction(
+                "presence_last_seen_s",
+                f"= {self.presence_last_seen_s} is below EVENT_ROUTER_PRESENCE_TTL_S ="
+                f" {self.presence_ttl_s:g}; make it larger",
             )
         return self
 

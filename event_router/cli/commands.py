@@ -7,6 +7,7 @@ import typer
 from event_router.cli.check import check
 from event_router.cli.demo import demo
 from event_router.cli.dlq import group as dlq
+from event_router.cli.presence import presence
 from event_router.cli.publish import publish
 from event_router.cli.run import run
 from event_router.cli.state import group as state
@@ -27,4 +28,5 @@ app.add_typer(state, name="state")
 app.command()(status)
 app.command()(pending)
 app.add_typer(dlq, name="dlq")
+app.command()(presence)
 app.command()(demo)
