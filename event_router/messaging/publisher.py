@@ -74,6 +74,15 @@ class EventPublisher:
     def __repr__(self) -> str:
         return f"<EventPublisher attempts={self._policy.max_deliveries} timeout={self._timeout_s} s>"
 
+    def stamped(self, event: Event) -> dict[str, object]:
+        """Return the members of a message with its `id` and `timestamp`, to publish it more than once.
+
+        Raises:
+            InvalidMessage: it is no JSON object.
+        """
+        found: dict[str, object] = msgspec.json.decode(self._encoded(event))
+        return found
+
     async def publish(self, channel: str, event: Event) -> int:
         """Publish a message and return how many received it.
 
@@ -89,7 +98,7 @@ class EventPublisher:
             RedisRefused: Redis refuses, and trying again will not mend it.
         """
         name = check_channel(channel)
-        payload = encode_message(event, id=self._new_id(), time_ms=self._now_ms())
+        payload = self._encoded(event)
         if len(payload) > self._max_bytes:
             raise InvalidMessage(
                 f"a message of {len(payload)} bytes for channel {name!r}; at most {self._max_bytes}:"
@@ -111,6 +120,9 @@ class EventPublisher:
     async def health(self) -> PubSubHealth:
         """Return whether the Pub/Sub Redis answers, and its channels, patterns and subscribers."""
         return await read_health(self._once, timeout_s=self._timeout_s)
+
+    def _encoded(self, event: Event) -> bytes:
+        return encode_message(event, id=self._new_id(), time_ms=self._now_ms())
 
     async def _send(self, channel: str, payload: bytes) -> int:
         attempt, maybe_sent = 0, False
