@@ -79,11 +79,8 @@ class PubSubMetrics(PubSubObserver, Collector):
         yield self._counter("pubsub_dropped", "Messages that reached nobody.", channel)
         yield self._counter("pubsub_undecodable", "Messages that could not be decoded.", channel)
         yield self._counter("pubsub_duplicates", "Messages that came again and were left out.", channel)
-        yield self._counter(
-            "pubsub_handler_failures",
-            "Runs of handlers that raised or took too long.",
-            ("channel", "handler"),
-        )
+        by_handler = ("channel", "handler")
+        yield self._counter("pubsub_handler_failures", "Handlers that raised or took too long.", by_handler)
         yield self._counter("pubsub_connections_lost", "Connections that subscribers lost.", ())
         subscribers = GaugeMetricFamily(
             f"{PREFIX}pubsub_subscribers",
