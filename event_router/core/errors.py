@@ -65,3 +65,35 @@ class UndecodableMessage(EventRouterError):
 
 class NotSubscribed(EventRouterError):
     """Somebody listens who has subscribed to nothing; `subscribe` comes first."""
+
+
+class InvalidSchema(EventRouterError):
+    """A schema that is none, or has a keyword whose constraint would not be checked; names the place."""
+
+
+class InvalidRequest(EventRouterError):
+    """A question that cannot be put to a user as it is; the message names what is wrong."""
+
+
+class DifferentRequest(EventRouterError):
+    """A request of this id was put to another user or with another schema; it stands as it was."""
+
+
+class UnknownRequest(EventRouterError):
+    """There is no request of this id, or no longer."""
+
+
+class NotTheOwner(EventRouterError):
+    """Somebody else than the user who was asked answers. The request still waits."""
+
+
+class AlreadyAnswered(EventRouterError):
+    """The request has its answer: this one came second."""
+
+
+class RequestExpired(EventRouterError):
+    """Nobody answered the request in time."""
+
+
+class ValueMisfit(EventRouterError):
+    """The answer's value does not fit the request's schema; the message says where. It still waits."""

@@ -63,6 +63,14 @@ class KeyNames:
         """Return the channel on which a job's steps are published."""
         return self.job_channel_template.replace("{job_id}", job_id)
 
+    def input_request(self, job_id: str, number: int | None = None) -> str:
+        """Return the key of a job's question of this number; without one, of its newest."""
+        return f"input:request:{job_id}" if number is None else f"input:request:{job_id}:{number}"
+
+    def interaction(self, job_id: str) -> str:
+        """Return the key that says what a job waits for from its user."""
+        return f"interaction:state:{job_id}"
+
     def outbox(self, domain: str) -> str:
         """Return the fan-out log of a domain."""
         return f"outbox:{domain}"
@@ -87,6 +95,11 @@ def dead_letter_stream(stream: str) -> str:
 def checkpoint_key(group: str) -> str:
     """Return the hash that keeps, per stream, the id up to which a group has settled everything."""
     return f"{OWN_PREFIX}:checkpoint:{group}"
+
+
+def early_answers_key(request_id: str) -> str:
+    """Return the hash that keeps, per user, answers that overtook their question."""
+    return f"{OWN_PREFIX}:input:early:{request_id}"
 
 
 def shard_of(key: str, shards: int) -> int:

@@ -11,6 +11,7 @@ from event_router.core.entity import Entity, Statistics
 from event_router.core.entity import StateReader as StateReader
 from event_router.core.errors import StateError
 from event_router.core.event import AnyEvent
+from event_router.core.human_input import HumanInputState
 from event_router.core.keys import KeyNames
 from event_router.core.values import encode_value, ttl_in_ms
 
@@ -123,6 +124,17 @@ class StateTransaction:
     def job(self, job_id: str) -> JobState:
         """Return the state of a job of this event's domain."""
         return JobState(self, job_id)
+
+    def human_input(self, job_id: str) -> HumanInputState:
+        """Return the questions that a job puts to its user."""
+
+        def at(key: str) -> Entity:
+            self._reader.touch(key)
+            return Entity(key, self._unit.hash(key), self._unit, self._reader, self._version)
+
+        return HumanInputState(
+            job_id, event=self.event, names=self.names, at=at, publish=self.publish, emit=self.emit
+        )
 
     def once(self, mark: str, *, ttl_s: float = MARK_TTL_S) -> Branch:
         """Return a place for effects that count only the first time a mark is reached.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from event_router.core.input_request import InputRequest
 from event_router.patterns.cache_aside import CacheAside
+from event_router.patterns.human_input import HumanInput
 from event_router.patterns.presence import Presence
 from event_router.patterns.rate_limiter import RateLimit, RateLimiter
 
 __all__ = [
     "CacheAside",
+    "HumanInput",
+    "InputRequest",
     "Presence",
     "RateLimit",
     "RateLimiter",
