@@ -281,6 +281,16 @@ class TestExpire:
         assert len(gone) == 120
         assert set(gone) == users
 
+    async def test_who_is_due_twice_is_taken_once(
+        self, presence: Presence, clock: Clock, redis_client: redis.Redis
+    ) -> None:
+        await presence.update("7", "busy", connection="a")
+        clock.pass_(1)
+        await presence.update("7", connection="b")
+        clock.pass_(60)
+        assert await presence.expire() == Expired(1, 1)
+        assert announced(redis_client) == [("7", "busy"), ("7", "offline")]
+
     async def test_last_seen_is_forgotten_in_time(self, client: Redis, clock: Clock) -> None:
         presence = with_clock(Presence(client, last_seen_s=DAY_S))
         for user in ("7", "8"):

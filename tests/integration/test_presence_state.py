@@ -41,13 +41,11 @@ times = st.one_of(
 
 
 def changes(at: st.SearchStrategy[int]) -> st.SearchStrategy[Change]:
-    return st.builds(
-        Change,
-        st.sampled_from(["7", "zoë", "a b/c"]),
-        st.sampled_from([None, "phone", "laptop", "a", "1 2"]),
-        st.sampled_from(sorted(RANKS)),
-        at,
-    )
+    users = st.sampled_from(["7", "zoë", "a b/c"])
+    connections = st.sampled_from([None, "phone", "laptop", "a", "1 2"])
+    anything = st.builds(Change, users, connections, st.sampled_from(sorted(RANKS)), at)
+    # An end of all connections is rare among these.
+    return st.one_of(anything, anything, st.builds(Change, users, st.none(), st.just("offline"), at))
 
 
 def chunked(shuffled: Sequence[Change], sizes: Sequence[int]) -> list[list[Change]]:
