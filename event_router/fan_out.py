@@ -25,6 +25,8 @@ from event_router.runtime.observer import Observer
 from event_router.runtime.services import Service
 
 READ_TIMEOUT_MARGIN_S = 1.5
+PRESENCE = "presence"
+"""A log of its own beside those of the domains: `Presence` announces there, whoever uses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +82,12 @@ def fan_out(
         links.append(Link(address, timeout_s=reply_s, name=f"event-router-{role}"))
         return links[-1]
 
+    domains = list(dict.fromkeys((*types, PRESENCE)))
     reports = FanOutReports(
         clock,
         channel_label=Channels(names.job_channel_template).label,
-        types=types,
-        outboxes=map(names.outbox, types),
+        types={PRESENCE}.union(*types.values()),
+        outboxes=map(names.outbox, domains),
     )
     gate = Gate()
     # One server for both roles has one outage, and the router tells it.
@@ -104,7 +107,7 @@ def fan_out(
             publish_patience=Patience(to_pubsub, pubsub_gate),
             observer=reports,
         )
-        for domain in types
+        for domain in domains
     ]
     client = open_client(pubsub, timeout_s=timeout_s, name="event-router-watch")
     service = Relays(clock, relays, reports)

@@ -207,7 +207,7 @@ class Relay:
         """
         for place, (found, reply) in enumerate(zip(sent, replies, strict=True)):
             if not isinstance(reply, EventRouterError):
-                self._observer.message_published(self._outbox.domain, found.channel, found.type)
+                self._observer.message_published(found.channel, found.type, reply)
             elif _of_the_channel(reply):
                 self._observer.message_dropped(self.outbox, found.channel, str(reply))
             elif place:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 import structlog
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from event_router.core.fan_out import UNKNOWN
 from event_router.ops.logs import RateLimit
 from event_router.ops.metrics import PREFIX
+from event_router.ops.pubsub_metrics import PubSubMetrics
 from event_router.runtime.connectivity import Clock
 from event_router.runtime.fan_out import FanOutObserver
 from event_router.runtime.observer import Observer
 
-OTHER = "other"
 LINES_A_SECOND = 2
 
 
@@ -51,7 +50,7 @@ class FanOutReports(FanOutObserver, Collector):
 
     Args:
         channel_label: from a channel to its template.
-        types: of each domain the event types that may be a label.
+        types: the event types that may be a label.
     """
 
     def __init__(
@@ -59,28 +58,26 @@ class FanOutReports(FanOutObserver, Collector):
         clock: Clock,
         *,
         channel_label: Callable[[str], str],
-        types: Mapping[str, Iterable[str]],
+        types: Iterable[str],
         outboxes: Iterable[str],
     ) -> None:
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("event_router")
         self._label = channel_label
-        self._types = {domain: frozenset(names) for domain, names in types.items()}
-        self._published: Counter[tuple[str, str]] = Counter()
-        self._dropped: Counter[str] = Counter({UNKNOWN: 0})
+        self._metrics = PubSubMetrics(types)
+        self._metrics.dropped(UNKNOWN, 0)
         self._leads = dict.fromkeys(outboxes, False)
         self._drops = RateLimit(clock, LINES_A_SECOND)
         self._trims = RateLimit(clock, LINES_A_SECOND)
         self._refusals = RateLimit(clock, LINES_A_SECOND)
 
-    def message_published(self, domain: str, channel: bytes, type: str) -> None:
-        """Count a message."""
-        label = type if type in self._types.get(domain, ()) else OTHER
-        self._published[self._label(channel.decode("utf-8", "replace")), label] += 1
+    def message_published(self, channel: bytes, type: str, receivers: int) -> None:
+        """Count a message, repetitions included."""
+        self._metrics.published(self._label(channel.decode("utf-8", "replace")), type, receivers)
 
     def message_dropped(self, outbox: str, channel: bytes, why: str) -> None:
         """Count a message that cannot be published, and say why."""
         name = channel.decode("utf-8", "replace")
-        self._dropped[self._label(name) if name else UNKNOWN] += 1
+        self._metrics.dropped(self._label(name) if name else UNKNOWN, 1)
         left_out = self._drops.passes()
         if left_out is not None:
             self._log.error(
@@ -88,8 +85,8 @@ class FanOutReports(FanOutObserver, Collector):
             )
 
     def trimmed_unpublished(self, outbox: str, count: int) -> None:
-        """Count messages that were trimmed unread."""
-        self._dropped[UNKNOWN] += count
+        """Count messages that were trimmed unread; nobody knows their channels."""
+        self._metrics.dropped(UNKNOWN, count)
         left_out = self._trims.passes()
         if left_out is not None:
             self._log.error(
@@ -122,23 +119,10 @@ class FanOutReports(FanOutObserver, Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Render everything."""
-        published = CounterMetricFamily(
-            f"{PREFIX}pubsub_messages",
-            "Messages that the Pub/Sub Redis has taken, repetitions included.",
-            labels=("channel", "type"),
-        )
-        for labels, count in self._published.items():
-            published.add_metric(labels, count)
-        dropped = CounterMetricFamily(
-            f"{PREFIX}pubsub_dropped",
-            "Messages that were not published; of those trimmed unread the channel is unknown.",
-            labels=("channel",),
-        )
-        for label, count in self._dropped.items():
-            dropped.add_metric((label,), count)
+        yield from self._metrics.collect()
         leads = GaugeMetricFamily(
             f"{PREFIX}relay_leads", "Whether this process publishes the fan-out log.", labels=("outbox",)
         )
         for outbox, leading in self._leads.items():
             leads.add_metric((outbox,), float(leading))
-        yield from (published, dropped, leads)
+        yield leads

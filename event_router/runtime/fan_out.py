@@ -18,8 +18,8 @@ class FanOutObserver(Observer):
     def stands_by(self, outbox: str, reason: str) -> None:
         """This process no longer publishes it."""
 
-    def message_published(self, domain: str, channel: bytes, type: str) -> None:
-        """The Pub/Sub Redis has taken a message."""
+    def message_published(self, channel: bytes, type: str, receivers: int) -> None:
+        """The Pub/Sub Redis has taken a message, and passed it to so many."""
 
     def message_dropped(self, outbox: str, channel: bytes, why: str) -> None:
         """A message can never be published."""

@@ -58,7 +58,7 @@ class Told(FanOutObserver):
     def stands_by(self, outbox: str, reason: str) -> None:
         self.steps_down.append(reason)
 
-    def message_published(self, domain: str, channel: bytes, type: str) -> None:
+    def message_published(self, channel: bytes, type: str, receivers: int) -> None:
         self.published.append((channel.decode(), type))
 
     def message_dropped(self, outbox: str, channel: bytes, why: str) -> None:

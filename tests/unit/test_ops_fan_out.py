@@ -18,7 +18,7 @@ def reports() -> FanOutReports:
     return FanOutReports(
         Time().clock,
         channel_label=Channels().label,
-        types={"chat": ("progress",)},
+        types=("progress",),
         outboxes=(CHAT, "outbox:scan"),
     )
 
@@ -31,10 +31,11 @@ def value(reports: FanOutReports, name: str, **labels: str) -> float | None:
 
 def test_messages_are_counted_by_template_and_registered_type(reports: FanOutReports) -> None:
     for job in ("1", "2"):
-        reports.message_published("chat", f"sse:events:{job}".encode(), "progress")
-    reports.message_published("chat", b"mine:\xff", "hostile\n")
+        reports.message_published(f"sse:events:{job}".encode(), "progress", 3)
+    reports.message_published(b"mine:\xff", "hostile\n", 0)
     assert value(reports, "pubsub_messages_total", channel="sse:events:{job_id}", type="progress") == 2
     assert value(reports, "pubsub_messages_total", channel="other", type="other") == 1
+    assert value(reports, "pubsub_subscribers", channel="sse:events:{job_id}") == 3
 
 
 def test_drops_are_counted_and_said_but_not_too_often(reports: FanOutReports) -> None:
