@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 import structlog
 import uvloop
 
+from event_router.core.channels import PRESENCE
 from event_router.core.decoding import Decoder
 from event_router.core.errors import ConfigurationError, EventRouterError
 from event_router.core.handler import EventHandler
@@ -26,6 +27,7 @@ from event_router.handler_loading import load_handlers as load_handlers
 from event_router.ops.http import HttpServer
 from event_router.ops.logs import LogObserver, configure
 from event_router.ops.metrics import GroupFigures, RouterMetrics, new_registry
+from event_router.patterns.presence import Presence
 from event_router.redis_client.address import RedisAddress, parse_url
 from event_router.redis_client.connections import Link
 from event_router.redis_io.claims import Claims
@@ -47,6 +49,7 @@ from event_router.runtime.groups import GroupKeeper
 from event_router.runtime.housekeeper import Housekeeper
 from event_router.runtime.leases import Leases, Overdue
 from event_router.runtime.observer import Observer, Observers
+from event_router.runtime.presence_expiry import PresenceExpiry
 from event_router.runtime.retries import Retries
 from event_router.runtime.router import Parts, Router
 from event_router.runtime.sequencer import Sequencer
@@ -357,6 +360,18 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
             ),
         ),
     )
+    presence = PresenceExpiry(
+        clock,
+        presence=Presence(
+            control,
+            ttl_s=settings.presence_ttl_s,
+            last_seen_s=settings.presence_last_seen_s,
+            outbox=names.outbox(PRESENCE),
+            outbox_maxlen=names.outbox_maxlen,
+        ),
+        connectivity=connectivity,
+        observer=observer,
+    )
     router = Router(
         parts,
         check=check,
@@ -366,7 +381,7 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         consumer=consumer,
         min_idle_ms=settings.claim_min_idle_ms,
         grace_s=settings.shutdown_grace_s,
-        beside=live.services,
+        beside=(*live.services, presence),
     )
     http = HttpServer(
         host=settings.http_host,
