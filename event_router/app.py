@@ -18,6 +18,7 @@ from event_router.core.channels import PRESENCE
 from event_router.core.decoding import Decoder
 from event_router.core.errors import ConfigurationError, EventRouterError
 from event_router.core.handler import EventHandler
+from event_router.core.input_request import DOMAIN as HUMAN_INPUT_DOMAIN
 from event_router.core.registry import HandlerRegistry
 from event_router.core.retry import RetryPolicy
 from event_router.embedded import EmbeddedServer
@@ -27,6 +28,8 @@ from event_router.handler_loading import load_handlers as load_handlers
 from event_router.ops.http import HttpServer
 from event_router.ops.logs import LogObserver, configure
 from event_router.ops.metrics import GroupFigures, RouterMetrics, new_registry
+from event_router.patterns.input_expiry import InputExpiry
+from event_router.patterns.input_store import InputStore
 from event_router.patterns.presence import Presence
 from event_router.redis_client.address import RedisAddress, parse_url
 from event_router.redis_client.connections import Link
@@ -53,6 +56,7 @@ from event_router.runtime.presence_expiry import PresenceExpiry
 from event_router.runtime.retries import Retries
 from event_router.runtime.router import Parts, Router
 from event_router.runtime.sequencer import Sequencer
+from event_router.runtime.services import Service
 from event_router.runtime.signals import StopRequest, caught_signals
 from event_router.runtime.starts import Starts
 from event_router.runtime.suspects import Suspects
@@ -381,7 +385,11 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         consumer=consumer,
         min_idle_ms=settings.claim_min_idle_ms,
         grace_s=settings.shutdown_grace_s,
-        beside=(*live.services, presence),
+        beside=(
+            *live.services,
+            presence,
+            *_input_expiry(clock, domains, InputStore(control, names), connectivity, observer),
+        ),
     )
     http = HttpServer(
         host=settings.http_host,
@@ -391,6 +399,15 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         registry=new_registry(package_version(), metrics, live.metrics),
     )
     return _Assembled(router, http, tuple(links.values()), live, address, consumer, every_stream)
+
+
+def _input_expiry(
+    clock: Clock, domains: Sequence[str], store: InputStore, connectivity: Connectivity, observer: Observer
+) -> list[Service]:
+    """Return what has requests for input expire, where the domain is served that is told of it."""
+    if HUMAN_INPUT_DOMAIN not in domains:
+        return []
+    return [InputExpiry(clock, store=store, connectivity=connectivity, observer=observer)]
 
 
 def package_version() -> str:
