@@ -7,6 +7,7 @@ import typer
 from event_router.cli.check import check
 from event_router.cli.demo import demo
 from event_router.cli.dlq import group as dlq
+from event_router.cli.input import group as input_
 from event_router.cli.presence import presence
 from event_router.cli.publish import publish
 from event_router.cli.run import run
@@ -29,4 +30,5 @@ app.command()(status)
 app.command()(pending)
 app.add_typer(dlq, name="dlq")
 app.command()(presence)
+app.add_typer(input_, name="input")
 app.command()(demo)
