@@ -13,6 +13,7 @@ from event_router.core.errors import (
     InvalidState,
     NotSubscribed,
     OutcomeUnknown,
+    ProducedInPart,
     RedisRefused,
     RedisUnavailable,
     Reject,
@@ -21,17 +22,22 @@ from event_router.core.errors import (
 )
 from event_router.core.event import Event, Identifier, JsonText, Percent, Score, Sequence, Text
 from event_router.core.handler import EventHandler, on
+from event_router.core.job_step import ends_job
+from event_router.core.keys import KeyNames
 from event_router.core.state import StateTransaction
 
 if TYPE_CHECKING:
     from event_router.app import EventRouter
+    from event_router.messaging.composite_bus import CompositeEventBus
     from event_router.messaging.messages import Gap, Message
+    from event_router.messaging.producer import StreamProducer
     from event_router.messaging.publisher import EventPublisher
     from event_router.messaging.subscriber import EventSubscriber
     from event_router.redis_io.state_store import StateKVStore
     from event_router.redis_io.stream_consumer import StreamConsumer
 
 __all__ = [
+    "CompositeEventBus",
     "ConfigurationError",
     "Event",
     "EventHandler",
@@ -45,10 +51,12 @@ __all__ = [
     "InvalidMessage",
     "InvalidState",
     "JsonText",
+    "KeyNames",
     "Message",
     "NotSubscribed",
     "OutcomeUnknown",
     "Percent",
+    "ProducedInPart",
     "RedisRefused",
     "RedisUnavailable",
     "Reject",
@@ -58,13 +66,16 @@ __all__ = [
     "StateKVStore",
     "StateTransaction",
     "StreamConsumer",
+    "StreamProducer",
     "Text",
     "UndecodableMessage",
+    "ends_job",
     "on",
 ]
 
 # Imported when they are asked for: a module of handlers needs neither a Redis client nor a server.
 _AT_NEED = {
+    "CompositeEventBus": "event_router.messaging.composite_bus",
     "EventPublisher": "event_router.messaging.publisher",
     "EventSubscriber": "event_router.messaging.subscriber",
     "Gap": "event_router.messaging.messages",
@@ -72,6 +83,7 @@ _AT_NEED = {
     "EventRouter": "event_router.app",
     "StateKVStore": "event_router.redis_io.state_store",
     "StreamConsumer": "event_router.redis_io.stream_consumer",
+    "StreamProducer": "event_router.messaging.producer",
 }
 
 

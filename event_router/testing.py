@@ -19,8 +19,9 @@ from typing import Any
 
 import msgspec
 
-from event_router.core.decoding import Decoder, wire_value
+from event_router.core.decoding import Decoder
 from event_router.core.effects import UnitOfWork
+from event_router.core.encoding import wire_value
 from event_router.core.entry_id import parse_id
 from event_router.core.errors import ConfigurationError, InvalidEvent, InvalidState, Reject, StateError
 from event_router.core.event import Entry

@@ -13,11 +13,9 @@ from event_router import (
     Sequence,
     StateTransaction,
     Text,
+    ends_job,
     on,
 )
-
-TERMINAL_STATUSES = frozenset({"done", "completed", "complete", "failed", "error", "cancelled"})
-"""A step with one of these ends its job."""
 
 
 class Progress(msgspec.Struct):
@@ -47,7 +45,7 @@ class JobEventHandler(EventHandler):
             progress=step.progress,
             message=step.message,
             result=step.result,
-            terminal=step.status in TERMINAL_STATUSES,
+            terminal=ends_job(step.status),
         )
 
 

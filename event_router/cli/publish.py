@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,52 +18,36 @@ from event_router.cli.output import note, print_json
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from event_router.messaging.preparing import Prepared
     from event_router.settings import Settings
 
 BATCH = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """An event that the router will take: the stream it goes to and its fields."""
-
-    stream: str
-    fields: dict[bytes, bytes]
 
 
 class Checker:
     """Decodes events as the router does before they are sent."""
 
     def __init__(self, settings: Settings) -> None:
-        from event_router.core.decoding import Decoder
+        from event_router.core.encoding import Encoder
+        from event_router.messaging.preparing import Preparer
 
         self._registry = registry_of(settings)
-        self._decoder = Decoder(self._registry, max_entry_bytes=settings.max_entry_bytes)
-        self._keys = settings.key_names
+        encoder = Encoder(self._registry, max_entry_bytes=settings.max_entry_bytes)
+        self._preparer = Preparer(
+            encoder, settings.key_names, new_id=None, now_ms=lambda: time.time_ns() // 1_000_000
+        )
 
-    def check(self, domain: str, fields: dict[str, Any]) -> Checked:
+    def check(self, domain: str, fields: dict[str, Any]) -> Prepared:
         """Return the event ready to be added; raises WrongUsage, which names the field that is wrong."""
-        from event_router.core.decoding import wire_value
         from event_router.core.errors import InvalidEvent
-        from event_router.core.event import Entry
 
         if domain not in self._registry.domains:
             known = ", ".join(self._registry.domains)
             raise WrongUsage(f"unknown domain {domain!r}; the handlers serve {known}")
-        encoded = {
-            name.encode("utf-8", "surrogateescape"): wire_value(value)
-            for name, value in fields.items()
-            if value is not None
-        }
-        flat = [part for pair in encoded.items() for part in pair]
         try:
-            _, event = self._decoder.decode(domain, Entry(domain, f"{time.time_ns() // 1_000_000}-0", flat))
+            return self._preparer.prepare(domain, fields)
         except InvalidEvent as error:
-            types = ""
-            if error.reason == "unknown_type":
-                types = f"; it has {', '.join(self._registry.routes(domain))}"
-            raise WrongUsage(f"{domain} event refused: {error}{types}") from None
-        return Checked(self._keys.stream(domain, event.key), encoded)
+            raise WrongUsage(f"{domain} event refused: {error}") from None
 
 
 def publish(
@@ -124,11 +107,11 @@ async def _publish_file(name: str, config: Config, url: str | None, output: Outp
                 note(f"{sent} events published")
 
 
-async def _add(client: Redis, events: list[Checked]) -> list[str]:
+async def _add(client: Redis, events: list[Prepared]) -> list[str]:
     """Add a batch in one round trip and return the ids; raises the first error there was."""
     pipeline = client.pipeline(transaction=False)
     for event in events:
-        pipeline.xadd(event.stream, event.fields)  # type: ignore[arg-type]  # redis-py's dict is invariant
+        pipeline.execute_command("XADD", event.stream, "*", *event.fields)
     replies = await pipeline.execute(raise_on_error=False)
     failed = [reply for reply in replies if isinstance(reply, Exception)]
     if failed:
@@ -138,7 +121,7 @@ async def _add(client: Redis, events: list[Checked]) -> list[str]:
     return [reply.decode() for reply in replies]
 
 
-def _print(events: list[Checked], ids: list[str], output: Output) -> None:
+def _print(events: list[Prepared], ids: list[str], output: Output) -> None:
     for event, entry_id in zip(events, ids, strict=True):
         if output is Output.json:
             print_json({"stream": event.stream, "id": entry_id})
@@ -167,7 +150,7 @@ def _opened(name: str) -> IO[str]:
         raise WrongUsage(f"--file {name}: {error.strerror}") from None
 
 
-def _events(checker: Checker, lines: Iterable[str]) -> Iterator[Checked]:
+def _events(checker: Checker, lines: Iterable[str]) -> Iterator[Prepared]:
     number = 0
     try:
         for number, line in enumerate(lines, start=1):
@@ -177,7 +160,7 @@ def _events(checker: Checker, lines: Iterable[str]) -> Iterator[Checked]:
         raise Failed(f"the file is not UTF-8 near line {number + 1}") from None
 
 
-def _event(checker: Checker, line: str, number: int) -> Checked:
+def _event(checker: Checker, line: str, number: int) -> Prepared:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -190,8 +173,8 @@ def _event(checker: Checker, line: str, number: int) -> Checked:
         raise WrongUsage(f"line {number}: {error}") from None
 
 
-def _batches(events: Iterator[Checked]) -> Iterator[list[Checked]]:
-    batch: list[Checked] = []
+def _batches(events: Iterator[Prepared]) -> Iterator[list[Prepared]]:
+    batch: list[Prepared] = []
     try:
         for event in events:
             batch.append(event)

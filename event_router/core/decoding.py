@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
+from event_router.core import cloudevents
 from event_router.core.errors import InvalidEvent
 from event_router.core.event import AnyEvent, Entry, Event
 from event_router.core.handler import Route
+from event_router.core.json_object import json_object
 from event_router.core.payloads import check_identifier
 from event_router.core.registry import HandlerRegistry
 from event_router.core.timestamps import DAY_MS, parse_time, shortened
 
 MAX_FIELDS = 1_000
 """Fields an entry may have; more is no event but a mistake."""
+MAX_ENTRY_BYTES = 1024 * 1024
 TRACEPARENT_BYTES = 512
+
+_TIMESTAMP = "field 'timestamp'"
+_TIME = "CloudEvents attribute 'time'"
+
+Values = dict[bytes, bytes]
+Members = dict[str, Any]
 
 
 class Decoder:
@@ -27,7 +33,7 @@ class Decoder:
         max_entry_bytes: names and values together; larger entries are `too_large`.
     """
 
-    def __init__(self, registry: HandlerRegistry, *, max_entry_bytes: int = 1024 * 1024) -> None:
+    def __init__(self, registry: HandlerRegistry, *, max_entry_bytes: int = MAX_ENTRY_BYTES) -> None:
         self._registry = registry
         self._max_entry_bytes = max_entry_bytes
         self._by_bytes: dict[str, dict[bytes, Route]] = {}
@@ -46,14 +52,17 @@ class Decoder:
         if len(flat) > 2 * MAX_FIELDS:
             raise InvalidEvent(f"entry of {len(flat) // 2} fields; at most {MAX_FIELDS}", "too_large")
         values = dict(zip(flat[::2], flat[1::2], strict=True))
-        raw_data = values.get(b"data")
-        extra = None if raw_data is None else _json_object(raw_data)
-        route = self._route(domain, values, extra)
+        if b"type" in values:
+            raw_data = values.get(b"data")
+            head = extra = None if raw_data is None else json_object("data", raw_data)
+        else:
+            values, head, extra = opened(values)
+        route = self._route(domain, values, head)
         time_ms = entry.time_ms
-        if extra is not None or b"timestamp" in values:
-            moment = _member(values, extra, "timestamp")
+        if head is not None or b"timestamp" in values:
+            moment = _member(values, head, "timestamp")
             if moment is not None:
-                time_ms = _event_time(moment, time_ms)
+                time_ms = _event_time(moment, time_ms, _TIMESTAMP if head is extra else _TIME)
         data = route.payload.convert(values, extra)
         event: AnyEvent = Event(
             id=entry.id,
@@ -65,38 +74,30 @@ class Decoder:
             time_ms=time_ms,
             attempt=entry.deliveries,
         )
-        if extra is not None or b"id" in values:
-            producer_id = _member(values, extra, "id")
+        if head is not None or b"id" in values:
+            producer_id = _member(values, head, "id")
             if producer_id is not None:
                 event.producer_id = check_identifier("id", producer_id)
-        if extra is not None or b"traceparent" in values:
-            trace = _member(values, extra, "traceparent")
+        if head is not None or b"traceparent" in values:
+            trace = _member(values, head, "traceparent")
             if isinstance(trace, str) and len(trace) <= TRACEPARENT_BYTES:
                 event.traceparent = trace
+        if head is not extra and head is not None:
+            event.source = head["source"]
         return route, event
 
     def label(self, domain: str, entry: Entry) -> str:
         """Return the event type for logs and metrics: `other` unless it is a registered one."""
         try:
             values = dict(zip(entry.fields[::2], entry.fields[1::2], strict=True))
-            raw_data = values.get(b"data")
-            extra = None if raw_data is None or b"type" in values else _json_object(raw_data)
-            return self._route(domain, values, extra).type
+            head: Members | None = None
+            if b"type" not in values:
+                values, head, _ = opened(values)
+            return self._route(domain, values, head).type
         except InvalidEvent:
             return "other"
 
-    def check(self, domain: str, fields: Mapping[str, object], *, now_ms: int) -> None:
-        """Refuse what the router would dead-letter, before it is sent.
-
-        Raises:
-            InvalidEvent: the reason the entry would be dead-lettered for; names the field.
-        """
-        flat: list[bytes] = []
-        for name, value in fields.items():
-            flat += (name.encode("utf-8", "surrogateescape"), wire_value(value))
-        self.decode(domain, Entry(f"events:{domain}", f"{now_ms}-0", flat))
-
-    def _route(self, domain: str, values: dict[bytes, bytes], extra: dict[str, Any] | None) -> Route:
+    def _route(self, domain: str, values: Values, head: Members | None) -> Route:
         raw = values.get(b"type")
         if raw is not None:
             routes = self._by_bytes.get(domain)
@@ -105,8 +106,10 @@ class Decoder:
                 routes = self._by_bytes[domain] = {name.encode(): names[name] for name in names}
             if raw in routes:
                 return routes[raw]
-        written = _member(values, extra, "type")
+        written = _member(values, head, "type")
         if written is None:
+            if b"ce_type" in values:
+                raise InvalidEvent("CloudEvents attribute 'specversion' is missing")
             raise InvalidEvent("field 'type' is missing")
         if type(written) is not str or not written:
             raise InvalidEvent("field 'type' must be text that is not empty")
@@ -118,42 +121,41 @@ class Decoder:
         return route
 
 
-def wire_value(value: object) -> bytes:
-    """Return the bytes a field's value is sent as; objects and lists become JSON."""
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape")
-    return msgspec.json.encode(value)
+def opened(values: Values) -> tuple[Values, Members | None, Members | None]:
+    """Return the fields that count, the head and the payload of an entry.
+
+    Head and payload are the members of the JSON object in `data`, None without one; in a CloudEvent, which
+    has no field `type`, they are two.
+
+    Raises:
+        InvalidEvent: `data` is no JSON object, or the CloudEvent is none; names what is wrong.
+    """
+    if b"type" not in values and cloudevents.is_marked(values):
+        event = cloudevents.read_marked(values)
+    else:
+        raw = values.get(b"data")
+        members = None if raw is None else json_object("data", raw)
+        if members is None or b"type" in values or "specversion" not in members:
+            return values, members, members
+        event = cloudevents.read_structured(values, members)
+    return event.beside, event.head, event.data
 
 
-def _member(values: dict[bytes, bytes], extra: dict[str, Any] | None, name: str) -> Any:
+def _member(values: Values, head: Members | None, name: str) -> Any:
     raw = values.get(name.encode())
     if raw is not None:
         try:
             return raw.decode()
         except UnicodeDecodeError:
             raise InvalidEvent(f"field {name!r} is not UTF-8") from None
-    return None if extra is None else extra.get(name)
+    return None if head is None else head.get(name)
 
 
-def _json_object(raw: bytes) -> dict[str, Any]:
-    try:
-        found = msgspec.json.decode(raw)
-    except RecursionError:
-        raise InvalidEvent("field 'data' is JSON nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidEvent(f"field 'data' is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise InvalidEvent("field 'data' must be a JSON object")
-    return found
-
-
-def _event_time(value: object, entry_ms: int) -> int:
+def _event_time(value: object, entry_ms: int, what: str) -> int:
     try:
         time_ms = parse_time(value)
     except ValueError as error:
-        raise InvalidEvent(f"field 'timestamp': {error}") from None
+        raise InvalidEvent(f"{what}: {error}") from None
     if time_ms > entry_ms + DAY_MS:
-        raise InvalidEvent("field 'timestamp' lies more than 24 hours after the entry was added")
+        raise InvalidEvent(f"{what} lies more than 24 hours after the entry was added")
     return time_ms

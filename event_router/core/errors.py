@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class EventRouterError(Exception):
     """Anything event-router raises on purpose."""
@@ -53,6 +55,18 @@ class NoGroup(EventRouterError):
 
 class OutcomeUnknown(EventRouterError):
     """The reply to an immediate write was lost: it may or may not have been applied."""
+
+
+class ProducedInPart(OutcomeUnknown):
+    """Of several events some were added to their streams, or may have been, and some were not.
+
+    Attributes:
+        results: for each event, in order, the id of its entry or the error that it met.
+    """
+
+    def __init__(self, message: str, results: Sequence[str | EventRouterError]) -> None:
+        super().__init__(message)
+        self.results = list(results)
 
 
 class InvalidMessage(EventRouterError):

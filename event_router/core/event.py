@@ -79,6 +79,7 @@ class Event(Generic[Data]):
         time_ms: event time in epoch milliseconds: the producer's `timestamp`, else the entry id's.
         attempt: 1 for the first start of the handler on this entry.
         producer_id: the producer's own `id`, if it gave one.
+        source: the `source` of a CloudEvent, within which its `id` is unique; None for other events.
         traceparent: the W3C trace context, if the producer gave one.
     """
 
@@ -89,6 +90,7 @@ class Event(Generic[Data]):
         "id",
         "key",
         "producer_id",
+        "source",
         "stream",
         "time_ms",
         "traceparent",
@@ -107,6 +109,7 @@ class Event(Generic[Data]):
         time_ms: int,
         attempt: int = 1,
         producer_id: str | None = None,
+        source: str | None = None,
         traceparent: str | None = None,
     ) -> None:
         self.id = id
@@ -118,10 +121,18 @@ class Event(Generic[Data]):
         self.time_ms = time_ms
         self.attempt = attempt
         self.producer_id = producer_id
+        self.source = source
         self.traceparent = traceparent
 
     def __repr__(self) -> str:
         return f"<Event {self.domain}:{self.type} {self.stream} {self.id} attempt={self.attempt}>"
+
+    @property
+    def unique_id(self) -> str | None:
+        """What two entries of one stream share if one repeats the other; None without a producer's `id`."""
+        if self.source is None or self.producer_id is None:
+            return self.producer_id
+        return f"{self.source}\x1f{self.producer_id}"  # neither can hold a control character
 
     @property
     def time(self) -> datetime:

@@ -47,6 +47,11 @@ class KeyNames:
         streams = self.streams(domain)
         return streams[shard_of(key, len(streams))]
 
+    def domain_of(self, stream: str) -> str | None:
+        """Return the domain of a stream that is named in full, None for any other name."""
+        found = _stream_pattern(self.stream_template).fullmatch(stream)
+        return found and found["domain"]
+
     def entity(self, entity_type: str, entity_id: str) -> str:
         """Return `state:{type}:{id}`. Raises StateError for a type that is no plain word."""
         return f"{self.state_prefix}:{_word('entity type', entity_type)}:{entity_id}"
@@ -85,6 +90,16 @@ def _word(what: str, text: str) -> str:
     if not _WORD.fullmatch(text):
         raise StateError(f"{what} {text!r} must be a word")
     return text
+
+
+@lru_cache(maxsize=16)
+def _stream_pattern(template: str) -> re.Pattern[str]:
+    """Return what full stream names look like, those of shards included."""
+    pattern = re.escape(template).replace(re.escape("{domain}"), "(?P<domain>[^:]+)", 1)
+    pattern = pattern.replace(re.escape("{domain}"), "(?P=domain)")
+    if "{shard}" in template:
+        return re.compile(pattern.replace(re.escape("{shard}"), "[0-9]+"))
+    return re.compile(f"{pattern}(:[0-9]+)?")
 
 
 def dead_letter_stream(stream: str) -> str:

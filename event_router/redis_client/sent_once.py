@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import BusyLoadingError
@@ -50,6 +52,25 @@ class SentOnce:
         finally:
             await asyncio.shield(self._pool.release(connection))
 
+    async def many(self, commands: Sequence[Sequence[Any]], timeout_s: float | None = None) -> list[Any]:
+        """Send commands at once over one connection; return the reply to each, or the error in its place.
+
+        Args:
+            timeout_s: how long all replies may take; None for as long as the client allows for one.
+
+        Raises:
+            RedisUnavailable: no connection: nothing was sent. Every other error stands in the list:
+                OutcomeUnknown for commands whose reply did not come.
+        """
+        try:
+            connection = await self._pool.get_connection()
+        except Exception as error:
+            raise translated(error) from error
+        try:
+            return await _exchanged_many(connection, commands, timeout_s)
+        finally:
+            await asyncio.shield(self._pool.release(connection))
+
 
 async def _exchanged(
     connection: AbstractConnection, command: tuple[Any, ...], timeout_s: float | None
@@ -71,3 +92,42 @@ async def _exchanged(
         ) from error
     except Exception as error:
         raise translated(error) from error
+
+
+async def _exchanged_many(
+    connection: AbstractConnection, commands: Sequence[Sequence[Any]], timeout_s: float | None
+) -> list[Any]:
+    if timeout_s is None:
+        timeout_s = connection.socket_timeout or TIMEOUT_S
+    replies: list[Any] = []
+    try:
+        async with asyncio.timeout(timeout_s):
+            # connection.pack_commands takes six times as long, a third of the batch (measured, redis-py 8.1).
+            packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])
+            await connection.send_packed_command(packed, check_health=False)
+            while len(replies) < len(commands):
+                replies.append(await _reply(connection))
+    except CONNECTION_LOST as error:
+        await connection.disconnect(nowait=True)
+        problem = translated(error)
+        for command in commands[len(replies) :]:
+            text = f"no reply to {command[0]} ({problem}): it may or may not have been carried out"
+            replies.append(OutcomeUnknown(text))
+    except BaseException:
+        # What is still to come must not answer the next command.
+        await connection.disconnect(nowait=True)
+        raise
+    return replies
+
+
+async def _reply(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response(
+            disable_decoding=True, timeout=math.inf, disconnect_on_error=False
+        )
+    except BusyLoadingError as error:
+        return translated(error)
+    except CONNECTION_LOST:
+        raise
+    except Exception as error:
+        return translated(error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -77,7 +76,6 @@ class StreamConsumer:
         if "{domain}" not in stream_template:
             raise ConfigurationError(f"stream_template {stream_template!r} has no {{domain}}")
         self._names = KeyNames(stream_template)
-        self._full_name = _pattern(stream_template)
         self._group = group
         self._consumer = consumer
         self._client = ClientCaller(redis)
@@ -226,7 +224,7 @@ class StreamConsumer:
         await asyncio.sleep(RECREATED_PAUSE_S)
 
     def _name(self, stream: str) -> str:
-        return stream if self._full_name.fullmatch(stream) else self._names.stream(stream, "")
+        return stream if self._names.domain_of(stream) else self._names.stream(stream, "")
 
 
 class _Outages(Observer):
@@ -240,11 +238,3 @@ class _Outages(Observer):
 
 
 _CLOCK = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000, random.random)
-
-
-def _pattern(template: str) -> re.Pattern[str]:
-    """Return what full stream names look like, those of shards included."""
-    pattern = re.escape(template).replace(re.escape("{domain}"), "[^:]+")
-    if "{shard}" in template:
-        return re.compile(pattern.replace(re.escape("{shard}"), "[0-9]+"))
-    return re.compile(f"{pattern}(:[0-9]+)?")

@@ -12,7 +12,7 @@ from event_router.cli.connecting import moment
 from event_router.cli.failures import Failed, WrongUsage, exit_code
 from event_router.cli.output import printable
 from event_router.cli.traffic import Traffic
-from event_router.core.decoding import Decoder
+from event_router.core.encoding import Encoder
 from event_router.core.errors import ConfigurationError, InvalidEvent, RedisUnavailable
 from event_router.core.registry import HandlerRegistry
 from handlers.auth import AuthEventHandler
@@ -25,12 +25,12 @@ def test_the_demos_traffic_is_what_the_handlers_take_but_for_a_few_wrong_events(
     registry = HandlerRegistry()
     for handler in (AuthEventHandler(), ChatEventHandler(), ScanEventHandler(), InfoEventHandler()):
         registry.register(handler)
-    decoder = Decoder(registry)
+    encoder = Encoder(registry)
     refused, seen = 0, set()
     for domain, fields in islice(Traffic(random.Random(1), "run").events(), 20_000):
         seen.add((domain, fields["type"]))
         try:
-            decoder.check(domain, fields, now_ms=1)
+            encoder.encode(domain, fields, now_ms=1)
         except InvalidEvent:
             refused += 1
     assert 0 < refused < 40

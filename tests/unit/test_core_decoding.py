@@ -324,20 +324,3 @@ class TestLabel:
     )
     def test_only_registered_types_are_labels(self, fields: Fields, label: str) -> None:
         assert decoder().label("bikes", entry(fields)) == label
-
-
-class TestCheck:
-    """Before an entry is sent, it is refused for what would make it a dead letter."""
-
-    def test_values_are_taken_as_they_are_sent(self) -> None:
-        decoder().check(
-            "bikes", {"type": "ridden", "bike_id": "b", "seq": 3, "route": {"a": 1}}, now_ms=ENTRY_MS
-        )
-
-    def test_the_field_is_named(self) -> None:
-        with pytest.raises(InvalidEvent, match="bike_id"):
-            decoder().check("bikes", {"type": "ridden"}, now_ms=ENTRY_MS)
-
-    def test_an_unknown_domain_has_no_types(self) -> None:
-        with pytest.raises(InvalidEvent, match="domain 'cars'"):
-            decoder().check("cars", {"type": "ridden"}, now_ms=ENTRY_MS)
