@@ -192,7 +192,7 @@ class Presence:
                 return PresencePage(tuple(users), None)
         return PresencePage(tuple(users), _text(position))
 
-    async def expire(self, *, limit: int = 1000) -> Expired:
+    async def expire(self, *, limit: int = 250) -> Expired:
         """Announce who has gone offline or changed status because a connection lapsed.
 
         Every router does it each second; any number of callers announce each change once. What the other

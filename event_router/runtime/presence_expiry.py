@@ -11,7 +11,7 @@ from event_router.runtime.observer import Observer
 from event_router.runtime.services import Service
 
 INTERVAL_S = 1.0
-AT_ONCE = 1000
+AT_ONCE = 250
 """Users one step looks at, so that Redis is blocked for a few milliseconds at most."""
 
 
