@@ -26,10 +26,10 @@ endef
 export KEEP_MARKERS
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test lint format typecheck bench battery lock image manifests clean
+.PHONY: help install run demo test lint format typecheck bench bench-relay battery lock image manifests clean
 
 help: ## Show what can be made
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Create .venv from the hash-locked requirements
 
@@ -64,6 +64,9 @@ typecheck: install ## Check types with mypy
 
 bench: install ## Measure throughput side by side with the plain loop
 	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
+
+bench-relay: install ## Measure how long a live message takes from XADD to its subscriber
+	$(BIN)/python -m tests.benchmarks.relay_latency $(ARGS)
 
 battery: install ## Run the long tests (kill, freeze and failover batteries)
 	$(BIN)/python -m pytest -m battery $(ARGS)

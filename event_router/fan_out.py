@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from event_router.core.channels import Channels
 from event_router.core.keys import KeyNames
 from event_router.messaging.outbox import Outbox
+from event_router.messaging.publishing import Publishing
 from event_router.messaging.pubsub_watch import PubSubWatch
 from event_router.messaging.relay import BLOCK_MS, LEASE_S, Relay
 from event_router.messaging.relay_lease import RelayLease
@@ -102,7 +103,9 @@ def fan_out(
             clock,
             outbox=Outbox(link("outbox", streams, read_s), control, domain, names.outbox(domain)),
             lease=RelayLease(control, names.outbox(domain), holder, lasts_s=LEASE_S),
-            publisher=link("publish", pubsub),
+            publishing=Publishing(
+                link("publish", pubsub), reports, domain=domain, outbox=names.outbox(domain)
+            ),
             log_patience=Patience(to_log, gate),
             publish_patience=Patience(to_pubsub, pubsub_gate),
             observer=reports,

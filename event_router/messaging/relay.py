@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Protocol
 
-from event_router.core.errors import EventRouterError, InvalidMessage, RedisRefused, RedisUnavailable
-from event_router.core.fan_out import Extent, Progress, Record, published_form, record, unseen_before
+from event_router.core.errors import EventRouterError, RedisRefused, RedisUnavailable
+from event_router.core.fan_out import Extent, Progress, unseen_before
 from event_router.messaging.outbox import Entries, Outbox
+from event_router.messaging.publishing import Publishing
 from event_router.messaging.relay_lease import Held, RelayLease
 from event_router.runtime.connectivity import Clock
 from event_router.runtime.fan_out import FanOutObserver, Patience
@@ -21,13 +20,6 @@ LOOK_S = 1.0
 PROGRESS_S = 0.1
 """Progress is noted no more often: what is published in this time may be repeated after a crash."""
 REFUSED_PAUSE_S = 5.0
-
-
-class Pipeline(Protocol):
-    """What sends several commands at once: a link to the Pub/Sub Redis."""
-
-    async def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """Send commands; an error reply stands in the list as an exception."""
 
 
 class Relay:
@@ -49,7 +41,7 @@ class Relay:
         *,
         outbox: Outbox,
         lease: RelayLease,
-        publisher: Pipeline,
+        publishing: Publishing,
         log_patience: Patience,
         publish_patience: Patience,
         observer: FanOutObserver,
@@ -59,7 +51,7 @@ class Relay:
         self._clock = clock
         self._outbox = outbox
         self._lease = lease
-        self._publisher = publisher
+        self._publishing = publishing
         self._log = log_patience
         self._pubsub = publish_patience
         self._observer = observer
@@ -185,13 +177,12 @@ class Relay:
 
     async def _publish(self, entries: Entries) -> None:
         """Publish all of these in their order, however long it takes, or lose the lead."""
-        left = [made for entry_id, fields in entries if (made := self._made(entry_id, fields))]
+        left = self._publishing.messages(entries)
         while left:
             if not await self._still_leads():
                 return
             try:
-                commands = [("PUBLISH", found.channel, found.message) for found in left]
-                left = self._accepted(left, await self._publisher.pipeline(commands))
+                left = await self._publishing.publish(left)
             except (RedisUnavailable, RedisRefused) as error:
                 await self._wait_for_pubsub(error)
             else:
@@ -199,22 +190,6 @@ class Relay:
                 self._pubsub.answered("publish")
         self._progress = Progress(entries[-1][0], self._progress.seen + len(entries))
         self._moved.set()
-
-    def _accepted(self, sent: list[Record], replies: list[Any]) -> list[Record]:
-        """Tell what was published, and return what has to be sent again, in order.
-
-        Raises the refusal if the very first was refused.
-        """
-        for place, (found, reply) in enumerate(zip(sent, replies, strict=True)):
-            if not isinstance(reply, EventRouterError):
-                self._observer.message_published(found.channel, found.type, reply)
-            elif _of_the_channel(reply):
-                self._observer.message_dropped(self.outbox, found.channel, str(reply))
-            elif place:
-                return sent[place:]
-            else:
-                raise reply
-        return []
 
     async def _wait_for_pubsub(self, error: EventRouterError) -> None:
         now = self._clock.monotonic()
@@ -233,19 +208,6 @@ class Relay:
         if self.leads and self._clock.monotonic() >= self._valid_until:
             await self.keep_once()
         return self.leads
-
-    def _made(self, entry_id: str, fields: list[bytes]) -> Record | None:
-        try:
-            found = record(entry_id, fields)
-        except InvalidMessage as error:
-            self._observer.message_dropped(self.outbox, b"", str(error))
-            return None
-        try:
-            message = published_form(found.message, entry_id, self._outbox.domain)
-        except InvalidMessage as error:
-            self._observer.message_dropped(self.outbox, found.channel, str(error))
-            return None
-        return Record(entry_id, found.channel, found.type, message)
 
     def _count_trimmed(self, extent: Extent) -> None:
         unseen = unseen_before(extent, self._progress)
@@ -266,8 +228,3 @@ class Relay:
                 await self._quiet.wait()
         except TimeoutError:
             pass
-
-
-def _of_the_channel(error: EventRouterError) -> bool:
-    """Whether the user may publish, but not on this channel: waiting would hold up all others."""
-    return "NOPERM" in str(error) and "channel" in str(error)

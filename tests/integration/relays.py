@@ -14,6 +14,7 @@ import redis.asyncio
 
 from event_router.core.fan_out import relay_key
 from event_router.messaging.outbox import Outbox
+from event_router.messaging.publishing import Publishing
 from event_router.messaging.relay import Relay
 from event_router.messaging.relay_lease import RelayLease
 from event_router.messaging.relays import Relays
@@ -103,7 +104,7 @@ class Pod:
             CLOCK,
             outbox=Outbox(self.reading, self.control, DOMAIN, OUTBOX),
             lease=self.lease,
-            publisher=self.publishing,
+            publishing=Publishing(self.publishing, self.told, domain=DOMAIN, outbox=OUTBOX),
             log_patience=Patience(Connectivity(CLOCK, Observer()), self.gate),
             publish_patience=Patience(Connectivity(CLOCK, self.outages)),
             observer=self.told,
