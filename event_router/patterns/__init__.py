@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from event_router.core.errors import (
+    AlreadyAnswered,
+    DifferentRequest,
+    InvalidRequest,
+    InvalidSchema,
+    NotTheOwner,
+    RequestExpired,
+    UnknownRequest,
+    ValueMisfit,
+)
 from event_router.core.input_request import InputRequest
 from event_router.patterns.cache_aside import CacheAside
 from event_router.patterns.human_input import HumanInput
@@ -9,10 +19,18 @@ from event_router.patterns.presence import Presence
 from event_router.patterns.rate_limiter import RateLimit, RateLimiter
 
 __all__ = [
+    "AlreadyAnswered",
     "CacheAside",
+    "DifferentRequest",
     "HumanInput",
     "InputRequest",
+    "InvalidRequest",
+    "InvalidSchema",
+    "NotTheOwner",
     "Presence",
     "RateLimit",
     "RateLimiter",
+    "RequestExpired",
+    "UnknownRequest",
+    "ValueMisfit",
 ]
