@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -45,6 +46,11 @@ def render(root: Path) -> list[Manifest]:
     Raises:
         Unsupported: the kustomization, or one it is made of, uses a field that is not rendered here.
     """
+    return copy.deepcopy(_rendered(root))
+
+
+@functools.cache
+def _rendered(root: Path) -> list[Manifest]:
     manifests = _accumulate(root, [])
     for config_map in [m for m in manifests if m.get("_hash")]:
         name = config_map["metadata"]["name"]

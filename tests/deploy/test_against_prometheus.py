@@ -45,12 +45,17 @@ async def test_every_panel_and_every_rule_has_data(
             variables={"WORK_DIR": str(tmp_path), "PYTHONPATH": str(APP_DIR)},
             HANDLERS=HANDLERS,
             RETRY_BACKOFF_MS=1500,
-        ).start()
+        )
         for pod in ("a", "b")
     ]
     async with service_with_live_clients(server) as service:
         targets = {f"127.0.0.1:{router.http_port}": str(router.pod) for router in routers}
+        # First, since it looks for targets no sooner than five seconds after its start.
         with Prometheus(tmp_path, {**targets, service: "service"}) as prometheus:
+            for router in routers:
+                router.start(ready=False)
+            for router in routers:
+                router.await_ready()
             await asyncio.to_thread(drive_until_everything_has_data, redis_client, prometheus)
             names = prometheus.names()
             assert {
