@@ -11,7 +11,7 @@ PROGRESS = "progress"
 
 
 def ends_job(status: str) -> bool:
-    """Whether a step with this status is a job's last: done, completed, complete, failed, error, cancelled."""
+    """Whether a step of this status ends its job: done, completed, complete, failed, error, cancelled."""
     return status in TERMINAL_STATUSES
 
 

@@ -17,7 +17,7 @@ _PROGRAM = re.compile(r"^```python\n(# \w+\.py\n.*?)^```\n+^```text\n(.*?)^```$"
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("page", ["cache-aside.md", "producers.md", "rate-limit.md"])
+@pytest.mark.parametrize("page", ["cache-aside.md", "composite-bus.md", "producers.md", "rate-limit.md"])
 def test_program_prints_what_the_page_says(page: str, server: Server, tmp_path: Path) -> None:
     ((program, output),) = _PROGRAM.findall((DOCS / page).read_text("utf-8"))
     (tmp_path / "program.py").write_text(program, "utf-8")
