@@ -8,11 +8,13 @@ from event_router.cli.check import check
 from event_router.cli.demo import demo
 from event_router.cli.dlq import group as dlq
 from event_router.cli.input import group as input_
+from event_router.cli.job import group as job
 from event_router.cli.presence import presence
 from event_router.cli.publish import publish
 from event_router.cli.run import run
 from event_router.cli.state import group as state
 from event_router.cli.status import pending, status
+from event_router.cli.tail import tail
 
 app = typer.Typer(
     name="event-router",
@@ -28,6 +30,8 @@ app.command()(publish)
 app.add_typer(state, name="state")
 app.command()(status)
 app.command()(pending)
+app.command()(tail)
+app.add_typer(job, name="job")
 app.add_typer(dlq, name="dlq")
 app.command()(presence)
 app.add_typer(input_, name="input")

@@ -79,7 +79,8 @@ def _new_connection(pool: ConnectionPool, timeout_s: float) -> AbstractConnectio
     options = pool.connection_kwargs | {
         "protocol": 2,
         "decode_responses": False,
-        "socket_timeout": timeout_s,
+        # Limits are set here around each step; redis-py's own loses cancellations before Python 3.12.
+        "socket_timeout": None,
         "socket_connect_timeout": timeout_s,
         "health_check_interval": 0,
         "retry": Retry(NoBackoff(), 0),

@@ -18,6 +18,7 @@ from event_router.messaging.buffer import Arrived, Buffer
 from event_router.messaging.channels import Channel, Pattern
 from event_router.messaging.messages import Gap
 from event_router.messaging.pubsub_link import PubSubLink
+from event_router.runtime.cancelling import end
 
 NAMES_A_COMMAND = 1000
 READS_A_TURN = 100
@@ -154,8 +155,7 @@ class Subscriptions:
         self.names.clear()
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end(task)
         await self._drop(RedisUnavailable("the subscriber was closed"))
         self._was_up, self._down_since = False, None
         self._buffer.end()
@@ -221,7 +221,7 @@ class Subscriptions:
                 if link.reads % READS_A_TURN == 0:
                     await asyncio.sleep(0)
         finally:
-            watch.cancel()
+            await end(watch)
 
     async def _watch(self, link: PubSubLink) -> None:
         """Give the connection up when the server stays silent after a PING."""
