@@ -7,7 +7,9 @@ byte for byte.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
+
+import msgspec
 
 from event_router.core.errors import StateError
 from event_router.core.timestamps import shortened
@@ -16,41 +18,47 @@ from event_router.core.values import encode_value
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MAX_EMISSION_FIELDS = 1_000
 
+Reads = dict[str, dict[str, str | Literal[False]]]
+"""Key to field to what was read: text, or False where the field was absent."""
+
 _NOTHING: dict[str, Any] = {}
 """Stands for every kind of effect that is not recorded; never written to."""
 
 
-class HashEffects:
+class HashEffects(msgspec.Struct, array_like=True, eq=False, gc=False):
     """The effects on one hash. A field has at most one kind of effect; kinds that fold are folded.
 
+    It is sent to the commit script as it is: the order of the attributes is that of the script, and
+    integers are decimal text.
+
     Attributes:
-        cleared: delete the whole hash before the rest is applied.
         sets: field to value.
-        deletes: fields to delete.
+        latest: field to (version, value); the greatest version wins.
         increments: field to amount.
         maxima: field to the integer it shall at least have.
-        latest: field to (version, value); the greatest version wins.
+        deletes: fields to delete.
+        cleared: delete the whole hash before the rest is applied.
         ttl_ms: time to live from the commit on, in milliseconds.
     """
 
-    __slots__ = ("cleared", "deletes", "increments", "key", "latest", "maxima", "sets", "ttl_ms")
+    key: str
+    # Most stay empty: what is in flight must fit the processor's cache (a quarter of the time, measured).
+    sets: dict[str, str]
+    latest: dict[str, tuple[str, str]]
+    increments: dict[str, str]
+    maxima: dict[str, str]
+    deletes: dict[str, bool]
+    cleared: bool = False
+    ttl_ms: int | None = None
 
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.cleared = False
-        # Most stay empty: what is in flight must fit the processor's cache (a quarter of the time, measured).
-        self.sets: dict[str, str] = _NOTHING
-        self.deletes: dict[str, None] = _NOTHING
-        self.increments: dict[str, int] = _NOTHING
-        self.maxima: dict[str, int] = _NOTHING
-        self.latest: dict[str, tuple[str, str]] = _NOTHING
-        self.ttl_ms: int | None = None
+    @classmethod
+    def of(cls, key: str) -> HashEffects:
+        """Return no effects yet, on a hash."""
+        return cls(key, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING)
 
     def __repr__(self) -> str:
         parts = [
-            f"{name}={getattr(self, name)!r}"
-            for name in ("cleared", "sets", "deletes", "increments", "maxima", "latest", "ttl_ms")
-            if getattr(self, name)
+            f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__[1:] if getattr(self, name)
         ]
         return f"<HashEffects {self.key} {' '.join(parts)}>"
 
@@ -61,59 +69,71 @@ class HashEffects:
 
     def set(self, field: str, value: object) -> None:
         """Set a field; it replaces an earlier set, delete or increment of this unit."""
-        if field in self.latest or field in self.maxima:
+        if field in self.latest or field in self.maxima or (self.latest and self._is_version(field)):
             self._refuse_mixture(field, "set")
         if field in self.increments:
             del self.increments[field]
         if field in self.deletes:
             del self.deletes[field]
+        text = value if type(value) is str and value.isascii() else encode_value(value)
         if self.sets is _NOTHING:
-            self.sets = {}
-        self.sets[field] = value if type(value) is str and value.isascii() else encode_value(value)
+            self.sets = {field: text}
+        else:
+            self.sets[field] = text
 
     def delete(self, field: str) -> None:
         """Delete a field, whatever this unit recorded for it before."""
+        if self.latest and self._is_version(field):
+            self._refuse_mixture(field, "delete")
         for recorded in (self.sets, self.increments, self.maxima, self.latest):
             if field in recorded:
                 del recorded[field]
         if self.deletes is _NOTHING:
             self.deletes = {}
-        self.deletes[field] = None
+        self.deletes[field] = True
 
     def increment(self, field: str, amount: int) -> None:
         """Add to a field. Raises StateError for what 64 bits cannot hold."""
-        if field in self.latest or field in self.maxima:
+        if field in self.latest or field in self.maxima or (self.latest and self._is_version(field)):
             self._refuse_mixture(field, "increment")
-        if type(amount) is not int:
-            amount = _checked(self.key, field, amount)
         if field in self.deletes:
             self.set(field, "0")
         if field in self.sets:
             text = self.sets[field]
             if not is_canonical(text):
                 raise StateError(f"{self.key} {field}: cannot increment {shortened(text)}")
-            self.sets[field] = str(_checked(self.key, field, int(text) + amount))
-            return
-        if self.increments is _NOTHING:
-            self.increments = {}
-        self.increments[field] = _checked(self.key, field, self.increments.get(field, 0) + amount)
+            self.sets[field] = str(_checked(self.key, field, int(text) + _checked(self.key, field, amount)))
+        elif self.increments is _NOTHING:
+            self.increments = {field: str(_checked(self.key, field, amount))}
+        else:
+            sum_ = int(self.increments.get(field, "0")) + _checked(self.key, field, amount)
+            self.increments[field] = str(_checked(self.key, field, sum_))
 
     def maximum(self, field: str, value: int) -> None:
         """Raise a field to at least this integer."""
         if field in self.sets or field in self.deletes or field in self.increments or field in self.latest:
             self._refuse_mixture(field, "maximum")
+        if self.latest and self._is_version(field):
+            self._refuse_mixture(field, "maximum")
+        least = _checked(self.key, field, value)
         if self.maxima is _NOTHING:
             self.maxima = {}
-        self.maxima[field] = max(_checked(self.key, field, value), self.maxima.get(field, value))
+        self.maxima[field] = str(max(least, int(self.maxima.get(field, least))))
 
     def set_latest(self, field: str, value: object, version: str) -> None:
-        """Set a field unless a later version of it is stored."""
+        """Set a field unless a later version of it is stored; the version stands in `{field}:version`."""
         if field in self.sets or field in self.deletes or field in self.increments or field in self.maxima:
             self._refuse_mixture(field, "set_latest")
-        if self.latest is _NOTHING:
-            self.latest = {}
+        kept_in = f"{field}:version"
+        if kept_in in self.sets or kept_in in self.increments or kept_in in self.latest:
+            self._refuse_mixture(kept_in, "set_latest")
+        if kept_in in self.deletes or kept_in in self.maxima or (self.latest and self._is_version(field)):
+            self._refuse_mixture(kept_in, "set_latest")
         text = value if type(value) is str and value.isascii() else encode_value(value)
-        self.latest[field] = (version, text)
+        if self.latest is _NOTHING:
+            self.latest = {field: (version, text)}
+        else:
+            self.latest[field] = (version, text)
 
     def clear(self) -> None:
         """Delete the whole hash, and forget what this unit recorded for it before."""
@@ -121,22 +141,25 @@ class HashEffects:
         self.ttl_ms = None
         self.cleared = True
 
+    def _is_version(self, field: str) -> bool:
+        """Whether the field is where the version of one set by `set_latest` stands."""
+        return field.endswith(":version") and field[: -len(":version")] in self.latest
+
     def _refuse_mixture(self, field: str, effect: str) -> NoReturn:
         raise StateError(f"{self.key} {field}: {effect} contradicts another effect on the field")
 
 
-class Emission:
-    """An XADD that the commit makes: to a stream, or to the fan-out log."""
+class Emission(msgspec.Struct, array_like=True, eq=False):
+    """An XADD that the commit makes: to a stream, or to the fan-out log.
 
-    __slots__ = ("fields", "maxlen", "stream")
+    Attributes:
+        maxlen: about how many entries the stream keeps, as decimal text; False for all.
+        fields: names and values in turn.
+    """
 
-    def __init__(self, stream: str, fields: list[str], maxlen: int | None) -> None:
-        self.stream = stream
-        self.fields = fields
-        self.maxlen = maxlen
-
-    def __repr__(self) -> str:
-        return f"<Emission {self.stream} {self.fields}>"
+    stream: str
+    maxlen: str | Literal[False]
+    fields: list[str]
 
 
 class Effects:
@@ -153,7 +176,7 @@ class Effects:
         """Return the effects on one hash, to be added to."""
         found = self.hashes.get(key)
         if found is None:
-            found = self.hashes[key] = HashEffects(key)
+            found = self.hashes[key] = HashEffects.of(key)
         return found
 
     def emit(self, stream: str, fields: Mapping[str, object], maxlen: int | None) -> None:
@@ -165,7 +188,7 @@ class Effects:
         flat: list[str] = []
         for name, value in fields.items():
             flat += (name, encode_value(value))
-        self.emissions.append(Emission(stream, flat, maxlen))
+        self.emissions.append(Emission(stream, False if maxlen is None else str(maxlen), flat))
 
     def __bool__(self) -> bool:
         return bool(self.hashes or self.emissions or self.branches)
@@ -203,11 +226,7 @@ class Newest(Effects):
 
 
 class UnitOfWork(Effects):
-    """What one event's handler read, and the effects it recorded.
-
-    Attributes:
-        reads: (key, field) to the value that was read, None where the field was absent.
-    """
+    """What one event's handler read, and the effects it recorded."""
 
     __slots__ = ("reads",)
 
@@ -215,7 +234,11 @@ class UnitOfWork(Effects):
         self.hashes = {}
         self.emissions = []
         self.branches = []
-        self.reads: dict[tuple[str, str], str | None] = {}
+        self.reads: Reads = {}
+
+    def read(self, key: str, field: str, value: str | None) -> None:
+        """Note what the handler read, None where the field was absent; the first answer stands."""
+        self.reads.setdefault(key, {}).setdefault(field, False if value is None else value)
 
     def refuse_contradictions(self) -> None:
         """Refuse effects behind a condition that meet others of the unit on one field.
@@ -252,6 +275,7 @@ def _refuse_overlap(key: str, several: Iterable[HashEffects | Newest]) -> None:
             own = {"version", *effects.record}
         else:
             own = {*effects.sets, *effects.deletes, *effects.maxima, *effects.latest}
+            own |= {f"{field}:version" for field in effects.latest}
             incremented |= effects.increments.keys()
         if (not isinstance(effects, Newest) and effects.cleared) or written & own:
             raise StateError(f"{key}: an effect behind a condition contradicts another one of the unit")
@@ -273,7 +297,7 @@ def is_canonical(text: str) -> bool:
 
 
 def _checked(key: str, field: str, number: object) -> int:
-    if not isinstance(number, int) or isinstance(number, bool):
+    if type(number) is not int and (not isinstance(number, int) or isinstance(number, bool)):
         raise StateError(f"{key} {field}: {shortened(number)} is no integer")
     if not INT64_MIN <= number <= INT64_MAX:
         raise StateError(f"{key} {field}: {number} does not fit 64 bits")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol, overload
 
-from event_router.core.effects import HashEffects, UnitOfWork, is_canonical
+from event_router.core.effects import Effects, HashEffects, UnitOfWork, is_canonical
 from event_router.core.errors import InvalidState
 from event_router.core.values import ttl_in_ms
+
+UNKNOWN = object()
+"""A value that only waiting can tell."""
 
 
 class StateReader(Protocol):
@@ -15,27 +18,34 @@ class StateReader(Protocol):
     def touch(self, key: str) -> None:
         """Note that the unit works on a key: later events' reads of it wait for this unit."""
 
-    def known(self, key: str, field: str) -> tuple[str | None] | None:
-        """Return, in a tuple, a field that can be told without waiting; None where it cannot."""
-        return None
+    def known(self, key: str, field: str) -> Any:
+        """Return a field (text or None) that can be told without waiting; `UNKNOWN` where it cannot."""
+        return UNKNOWN
 
     async def read(self, key: str, field: str) -> str | None:
         """Return a field as earlier events leave it. Raises InvalidState for a key that is no hash."""
 
 
+class Context(Protocol):
+    """The transaction an entity belongs to."""
+
+    _unit: UnitOfWork
+    _reader: StateReader
+
+    @property
+    def _version(self) -> str:
+        """What decides which of two `set_latest` is the later one."""
+
+
 class Entity:
     """One entity's hash. Reads are awaited; effects are recorded and applied at commit."""
 
-    __slots__ = ("_effects", "_reader", "_unit", "_version", "key")
+    __slots__ = ("_context", "_group", "key")
 
-    def __init__(
-        self, key: str, effects: HashEffects, unit: UnitOfWork, reader: StateReader, version: str
-    ) -> None:
+    def __init__(self, key: str, group: Effects, context: Context) -> None:
         self.key = key
-        self._effects = effects
-        self._unit = unit
-        self._reader = reader
-        self._version = version
+        self._group = group
+        self._context = context
 
     @overload
     async def get(self, field: str, /) -> str | None: ...
@@ -53,33 +63,41 @@ class Entity:
             InvalidState: the key is of another Redis type, or the unit incremented or raised the field and
                 it holds no integer; let it pass, the event is dead-lettered.
         """
-        if not fields:
-            # The common case without a coroutine more: nothing recorded yet, and the value is known.
-            if not self._effects and (known := self._reader.known(self.key, field)) is not None:
-                return self._unit.reads.setdefault((self.key, field), known[0])
-            return await self._get(field)
-        return tuple([await self._get(name) for name in (field, *fields)])
+        context = self._context
+        if fields:
+            return tuple([await self._get(name) for name in (field, *fields)])
+        # The common case without a coroutine more: nothing recorded yet, and the value is known.
+        if self.key not in self._group.hashes:
+            reads = context._unit.reads
+            if self.key not in reads:
+                known = context._reader.known(self.key, field)
+                if known is not UNKNOWN:
+                    reads[self.key] = {field: False if known is None else known}
+                    return known
+        return await self._get(field)
 
     async def _get(self, field: str) -> str | None:
-        effects = self._effects
-        if effects.sets and field in effects.sets:
+        effects = self._group.hashes.get(self.key)
+        if effects is None:
+            return await self._stored(field)
+        if field in effects.sets:
             return effects.sets[field]
         if field in effects.deletes:
             return None
         value = None if effects.cleared else await self._stored(field)
         if field in effects.increments:
-            return str(self._integer(field, value) + effects.increments[field])
+            return str(self._integer(field, value) + int(effects.increments[field]))
         if field in effects.maxima:
-            least = effects.maxima[field]
+            least = int(effects.maxima[field])
             return str(least if value is None else max(self._integer(field, value), least))
         return value
 
     async def _stored(self, field: str) -> str | None:
-        reads = self._unit.reads
-        place = (self.key, field)
-        if place not in reads:
-            reads[place] = await self._reader.read(self.key, field)
-        return reads[place]
+        reads = self._context._unit.reads
+        if field not in reads.get(self.key, ()):
+            self._context._unit.read(self.key, field, await self._context._reader.read(self.key, field))
+        stored = reads[self.key][field]
+        return None if stored is False else stored
 
     def _integer(self, field: str, value: str | None) -> int:
         if value is not None and not is_canonical(value):
@@ -88,36 +106,38 @@ class Entity:
 
     def set(self, **values: object) -> None:
         """Set fields. Values: text, bytes, numbers, booleans, datetimes and dates."""
+        effects = self._group.hash(self.key)
         for field, value in values.items():
-            self._effects.set(field, value)
+            effects.set(field, value)
 
     def set_latest(self, **values: object) -> None:
         """Set fields unless an event with a later time has: the order of arrival does not matter.
 
         Equal times: the higher entry id wins, then the stream's name.
         """
+        effects, version = self._group.hash(self.key), self._context._version
         for field, value in values.items():
-            self._effects.set_latest(field, value, self._version)
+            effects.set_latest(field, value, version)
 
     def increment(self, field: str, amount: int = 1) -> None:
         """Add to an integer field (64-bit). Overflow at commit makes the event a dead letter."""
-        self._effects.increment(field, amount)
+        self._group.hash(self.key).increment(field, amount)
 
     def maximum(self, **values: int) -> None:
         """Raise integer fields to at least these values."""
         for field, value in values.items():
-            self._effects.maximum(field, value)
+            self._group.hash(self.key).maximum(field, value)
 
     def delete(self, *fields: str) -> None:
         """Delete these fields, or the whole entity when none is named."""
         if not fields:
-            self._effects.clear()
+            self._group.hash(self.key).clear()
         for field in fields:
-            self._effects.delete(field)
+            self._group.hash(self.key).delete(field)
 
     def expire(self, seconds: float) -> None:
         """Let the entity expire this long after the commit."""
-        self._effects.ttl_ms = ttl_in_ms(seconds, self.key)
+        self._group.hash(self.key).ttl_ms = ttl_in_ms(seconds, self.key)
 
 
 class Statistics:

@@ -6,7 +6,7 @@ permissions nor the clock: a time to live is noted and nothing expires; streams 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from event_router.core.effects import (
@@ -16,6 +16,7 @@ from event_router.core.effects import (
     HashEffects,
     Newest,
     Once,
+    Reads,
     is_canonical,
 )
 from event_router.core.errors import NoGroup
@@ -110,7 +111,7 @@ class StateModel:
     def _increment(self, effects: HashEffects) -> None:
         for name, amount in effects.increments.items():
             values = self._hash(effects.key)
-            values[name] = str(int(values.get(name, "0")) + amount)
+            values[name] = str(int(values.get(name, "0")) + int(amount))
 
     def _write(self, effects: HashEffects) -> None:
         key = effects.key
@@ -125,11 +126,11 @@ class StateModel:
                 values.update({name: value, f"{name}:version": version})
         for name, least in effects.maxima.items():
             stored = None if effects.cleared else self.stored(key, name)
-            if stored is None or not is_canonical(stored) or int(stored) < least:
-                self._hash(key)[name] = str(least)
+            if stored is None or not is_canonical(stored) or int(stored) < int(least):
+                self._hash(key)[name] = least
         if effects.cleared:
-            for name, amount in effects.increments.items():
-                self._hash(key)[name] = str(amount)
+            if effects.increments:
+                self._hash(key).update(effects.increments)
         elif key in self.hashes:
             for name in effects.deletes:
                 self.hashes[key].pop(name, None)
@@ -181,15 +182,16 @@ class _Validation:
         if kind != use:
             raise _Refused(Verdict.INVALID, f"key '{_decoded(key)}' is a {kind}, not a {use}")
 
-    def reads(self, reads: Mapping[tuple[str, str], str | None]) -> None:
+    def reads(self, reads: Reads) -> None:
         """Refuse a unit whose reads are out of date."""
-        for (key, name), value in reads.items():
+        for key, fields in reads.items():
             try:
                 self.key(key, "hash")
             except _Refused:
                 raise _Refused(Verdict.CONFLICT) from None
-            if self._model.stored(key, name) != value:
-                raise _Refused(Verdict.CONFLICT)
+            for name, value in fields.items():
+                if self._model.stored(key, name) != (None if value is False else value):
+                    raise _Refused(Verdict.CONFLICT)
 
     def effects(self, group: Effects) -> None:
         """Refuse effects that cannot be applied; decide the conditions of branches."""
@@ -211,7 +213,7 @@ class _Validation:
         for name in effects.maxima:
             self._integer(key, name)
         for name, amount in effects.increments.items():
-            sum_ = self._sums.get((key, name), 0) + amount
+            sum_ = self._sums.get((key, name), 0) + int(amount)
             if not INT64_MIN <= self._integer(key, name) + sum_ <= INT64_MAX:
                 raise _Refused(
                     Verdict.INVALID, f"field {_shown(name)} of key '{_decoded(key)}' would overflow 64 bits"

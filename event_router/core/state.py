@@ -101,17 +101,22 @@ class JobState:
 class StateTransaction:
     """What a handler does to the state, recorded for one event and committed with it, or not at all."""
 
-    __slots__ = ("_reader", "_unit", "_version", "event", "names")
+    __slots__ = ("_reader", "_unit", "event", "names")
 
     def __init__(self, event: AnyEvent, names: KeyNames, unit: UnitOfWork, reader: StateReader) -> None:
         self.event = event
         self.names = names
         self._unit = unit
         self._reader = reader
-        self._version = f"{event.time_ms}:{event.id}@{event.stream}"
 
     def __repr__(self) -> str:
         return f"<StateTransaction of {self.event!r}>"
+
+    @property
+    def _version(self) -> str:
+        """What `set_latest` compares: event time, then entry id, then the stream's name."""
+        event = self.event
+        return f"{event.time_ms}:{event.id}@{event.stream}"
 
     def entity(self, entity_type: str, entity_id: str) -> Entity:
         """Return the entity kept in the hash `state:{entity_type}:{entity_id}`."""
@@ -130,7 +135,7 @@ class StateTransaction:
 
         def at(key: str) -> Entity:
             self._reader.touch(key)
-            return Entity(key, self._unit.hash(key), self._unit, self._reader, self._version)
+            return Entity(key, self._unit, self)
 
         return HumanInputState(
             job_id, event=self.event, names=self.names, at=at, publish=self.publish, emit=self.emit
@@ -160,7 +165,7 @@ class StateTransaction:
     def _entity(self, effects: Effects, entity_type: str, entity_id: str) -> Entity:
         key = self.names.entity(entity_type, entity_id)
         self._reader.touch(key)
-        return Entity(key, effects.hash(key), self._unit, self._reader, self._version)
+        return Entity(key, effects, self)
 
     def _statistics(self, effects: Effects, kind: str, name: object) -> Statistics:
         key = self.names.statistics(kind, encode_value(name))

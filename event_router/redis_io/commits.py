@@ -12,31 +12,32 @@ from typing import Any
 
 import msgspec
 
-from event_router.core.effects import Effects, HashEffects, Newest, Once, UnitOfWork
+from event_router.core.effects import Effects, Emission, HashEffects, Newest, Once
 from event_router.core.keys import checkpoint_key, dead_letter_stream
 from event_router.core.outcome import Answer, DeadLetter, Settlement, Verdict
 from event_router.redis_client.connections import Link
 from event_router.redis_client.script import Script
 
-SET, INCREMENT, LATEST, MAXIMUM, DELETE, CLEAR, EXPIRE, ADD, ONCE, NEWEST = range(1, 11)
-PARTS_OF_WEIGHT = 64
+ONCE, NEWEST = 1, 2
+ORDINARY_BYTES = 1_024
+"""A unit that packs into less is an ordinary one."""
 BYTES_OF_WEIGHT = 4_096
+FIELDS_OF_WEIGHT = 32
 """What weighs as much as one ordinary event in a batch, so that a batch stays short for Redis."""
 
 _ANSWERS = {verdict.value: Answer(verdict) for verdict in Verdict}
+_pack = msgspec.msgpack.Encoder().encode
 
 
-class Prepared(msgspec.Struct):
-    """One entry's part of a commit in the script's terms.
+class Prepared(msgspec.Struct, gc=False):
+    """One entry's part of a commit as the script takes it.
 
     Attributes:
         weight: its share of a batch, 1 for an ordinary event, more for large ones.
     """
 
     stream: str
-    id: str
-    reads: Any
-    ops: list[Any]
+    packed: bytes
     weight: int
 
 
@@ -49,27 +50,29 @@ class Commits:
         self._script = Script("commit")
 
     def prepare(self, settlement: Settlement) -> Prepared:
-        """Translate one entry's part. Raises StateError for effects that contradict each other."""
-        work = settlement.work
+        """Pack one entry's part. Raises StateError for effects that contradict each other."""
+        stream, work = settlement.stream, settlement.work
+        branches: Sequence[Any] = ()
         if isinstance(work, DeadLetter):
-            ops = [_letter(settlement, work)]
-            weight = 1 + sum(map(len, work.fields)) // BYTES_OF_WEIGHT
-            reads = False if settlement.decided_on is None else _reads(settlement.decided_on)
-            return Prepared(settlement.stream, settlement.id, reads, ops, weight)
-        ops = operations(work)
-        parts = _parts(ops) if work.branches else sum(map(len, ops))
-        weight = 1 + parts // PARTS_OF_WEIGHT
-        return Prepared(settlement.stream, settlement.id, _reads(work), ops, weight)
+            reads = {} if settlement.decided_on is None else settlement.decided_on.reads
+            hashes: Sequence[Any] = ()
+            emissions: Sequence[Any] = (_letter(settlement, work),)
+        else:
+            reads, hashes, emissions = work.reads, [*work.hashes.values()], work.emissions
+            if work.branches:
+                work.refuse_contradictions()
+                branches = [*map(_branch, work.branches)]
+        packed = _encoded((stream, settlement.id, reads, hashes, emissions, branches))
+        return Prepared(stream, packed, 1 if len(packed) < ORDINARY_BYTES else _weight(work, packed))
 
     def pack(self, batch_of: Sequence[Settlement | Prepared]) -> bytes:
         """Return the batch as the script takes it; sending it again unchanged is safe."""
-        streams: dict[str, int] = {}
-        units = []
-        for part in batch_of:
-            prepared = self.prepare(part) if isinstance(part, Settlement) else part
-            index = streams.setdefault(prepared.stream, len(streams) + 1)
-            units.append((index, prepared.id, prepared.reads, prepared.ops))
-        return _encoded((self._group, checkpoint_key(self._group), list(streams), units))
+        units = [self.prepare(part) if isinstance(part, Settlement) else part for part in batch_of]
+        streams = list({unit.stream: None for unit in units})
+        head = _pack((self._group, checkpoint_key(self._group), streams))
+        # An array of four: the three above, then the array of units, each packed already.
+        size = len(units).to_bytes(4, "big")
+        return b"".join([b"\x94", head[1:], b"\xdd", size, *[unit.packed for unit in units]])
 
     async def send(self, packed: bytes) -> list[Answer]:
         """Commit a packed batch and return the answer for each entry, in order.
@@ -94,89 +97,42 @@ def packed_places(places: Iterable[tuple[str, str]]) -> bytes:
 
 def _encoded(message: Any) -> bytes:
     try:
-        return msgspec.msgpack.encode(message)
+        return _pack(message)
     except UnicodeEncodeError:  # some text is not UTF-8: rare, so it is looked for only now
-        return msgspec.msgpack.encode(_encodable(message))
+        return _pack(_encodable(message))
 
 
-def operations(effects: Effects) -> list[Any]:
-    """Return effects as the script's operations. Raises StateError for effects that contradict."""
-    ops: list[Any] = []
-    for hash_effects in effects.hashes.values():
-        _hash_operations(hash_effects, ops)
-    ops += [[ADD, sent.stream, _maxlen(sent.maxlen), *sent.fields] for sent in effects.emissions]
-    if effects.branches:
-        if isinstance(effects, UnitOfWork):
-            effects.refuse_contradictions()
-        ops += map(_branch_operation, effects.branches)
-    return ops
-
-
-def _hash_operations(effects: HashEffects, ops: list[Any]) -> None:
-    key = effects.key
-    if effects.cleared:
-        ops.append([CLEAR, key])
-    if effects.sets:
-        ops.append([SET, key, *chain.from_iterable(effects.sets.items())])
-    if effects.latest:
-        latest: list[Any] = [LATEST, key]
-        for field, version_and_value in effects.latest.items():
-            latest += (field, *version_and_value)
-        ops.append(latest)
-    if effects.maxima:
-        ops.append(_numbers(SET if effects.cleared else MAXIMUM, key, effects.maxima))
-    if effects.increments:
-        ops.append(_numbers(SET if effects.cleared else INCREMENT, key, effects.increments))
-    if effects.deletes and not effects.cleared:
-        # Last, so that the key keeps its time to live unless the unit leaves nothing in it.
-        ops.append([DELETE, key, *effects.deletes])
-    if effects.ttl_ms is not None:
-        ops.append([EXPIRE, key, str(effects.ttl_ms)])
-
-
-def _parts(ops: list[Any]) -> int:
-    """Return how many keys, names, values and amounts there are in operations."""
-    parts = sum(map(len, ops))
-    for op in ops:
-        if op[0] >= ONCE:
-            parts += _parts(op[-1])
-    return parts
-
-
-def _branch_operation(branch: Once | Newest) -> list[Any]:
+def _branch(branch: Once | Newest) -> tuple[Any, ...]:
     if isinstance(branch, Once):
-        return [ONCE, branch.mark, str(branch.ttl_ms), operations(branch)]
-    record = [*chain.from_iterable(branch.record.items())]
-    return [NEWEST, branch.key, branch.version, str(branch.ttl_ms), record, operations(branch)]
+        return (ONCE, branch.mark, str(branch.ttl_ms), *_effects(branch))
+    return (NEWEST, branch.key, branch.version, str(branch.ttl_ms), branch.record, *_effects(branch))
 
 
-def _numbers(code: int, key: str, values: dict[str, int]) -> list[Any]:
-    op: list[Any] = [code, key]
-    for field, number in values.items():
-        op += (field, str(number))
-    return op
+def _effects(effects: Effects) -> tuple[list[Any], list[Emission], list[Any]]:
+    return [*effects.hashes.values()], effects.emissions, [*map(_branch, effects.branches)]
 
 
-def _reads(unit: UnitOfWork) -> Any:
-    if not unit.reads:
-        return False
-    flat: list[Any] = []
-    for (key, field), value in unit.reads.items():
-        flat += (key, field, False if value is None else value)
-    return flat
+def _weight(work: Effects | DeadLetter, packed: bytes) -> int:
+    fields = _fields(work) if isinstance(work, Effects) else 0
+    return 1 + len(packed) // BYTES_OF_WEIGHT + fields // FIELDS_OF_WEIGHT
+
+
+def _fields(effects: Effects) -> int:
+    """Return how many fields the effects are about."""
+    fields = sum(
+        len(of.sets) + len(of.latest) + len(of.increments) + len(of.maxima) + len(of.deletes)
+        for of in effects.hashes.values()
+    )
+    return fields + sum(map(_fields, effects.branches))
 
 
 def _letter(settlement: Settlement, letter: DeadLetter) -> list[Any]:
     entry = letter.entry(settlement.stream, settlement.id)
-    return [ADD, dead_letter_stream(settlement.stream), False, *map(_raw, entry)]
-
-
-def _maxlen(maxlen: int | None) -> Any:
-    return False if maxlen is None else str(maxlen)
+    return [dead_letter_stream(settlement.stream), False, [*map(_raw, entry)]]
 
 
 def _encodable(value: Any) -> Any:
-    """Return nested arrays with each text that is not UTF-8 (surrogate escapes) as raw bytes."""
+    """Return a message with each text that is not UTF-8 (surrogate escapes) as raw bytes."""
     if isinstance(value, str):
         try:
             value.encode()
@@ -184,6 +140,11 @@ def _encodable(value: Any) -> Any:
             return _raw(value.encode("utf-8", "surrogateescape"))
     elif isinstance(value, list | tuple):
         return [_encodable(part) for part in value]
+    elif isinstance(value, dict):
+        parts = [_pack(_encodable(part)) for part in chain.from_iterable(value.items())]
+        return msgspec.Raw(b"".join([b"\xdf", len(value).to_bytes(4, "big"), *parts]))
+    elif isinstance(value, HashEffects | Emission):
+        return [_encodable(getattr(value, name)) for name in value.__struct_fields__]
     return value
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 from bisect import insort
 from collections.abc import KeysView
+from typing import Any
 
 from event_router.core.effects import Effects, Newest, UnitOfWork, is_canonical
+from event_router.core.entity import UNKNOWN, StateReader
 from event_router.core.errors import InvalidState, RedisRefused, RedisUnavailable, StateError
-from event_router.core.state import StateReader
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.ports import StateReadPort
 from event_router.runtime.recent import RecentState
@@ -106,15 +107,14 @@ class Turn(StateReader):
             insort(running, self.number)
         self._views[key] = view
 
-    def known(self, key: str, field: str) -> tuple[str | None] | None:
-        """Return a field in a tuple if no earlier turn runs and its value is known here."""
+    def known(self, key: str, field: str) -> Any:
+        """Return a field if no earlier turn runs and its value is known here, else `UNKNOWN`."""
         view = self._views.get(key)
         if view is None or view.running[0] != self.number:
-            return None
-        if field not in view.values:
-            return None
-        self.recent = self.recent or view.recent
-        return (view.values[field],)
+            return UNKNOWN
+        if view.recent:
+            self.recent = True
+        return view.values.get(field, UNKNOWN)
 
     async def read(self, key: str, field: str) -> str | None:
         """Return a field as the earlier turns leave it. Raises InvalidState for a key that is no hash."""
@@ -281,7 +281,7 @@ def _carry_over(unit: UnitOfWork, key: str, values: dict[str, str | None]) -> No
             if field in values:
                 stored = values.pop(field) or "0"
                 if is_canonical(stored):
-                    values[field] = str(int(stored) + amount)
+                    values[field] = str(int(stored) + int(amount))
         for field in (*effects.maxima, *effects.latest):
             values.pop(field, None)
     for branch in unit.branches:

@@ -105,7 +105,7 @@ class Case:
             return Settlement(self.stream, self.entry_id, self.letter)
         unit = unit_of(*self.unit)
         for stale, key, field, value in self.reads:
-            unit.reads[key, field] = value if stale else hashes.get(key, {}).get(field)
+            unit.read(key, field, value if stale else hashes.get(key, {}).get(field))
         return Settlement(self.stream, self.entry_id, unit)
 
 

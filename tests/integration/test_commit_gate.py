@@ -98,7 +98,7 @@ class TestPrecedence:
     def unit(self, *, conflicting: bool, invalid: bool) -> UnitOfWork:
         unit = incrementing()
         if conflicting:
-            unit.reads["k", "read"] = "something else"
+            unit.read("k", "read", "something else")
         if invalid:
             unit.hash("list").set("f", "v")
         return unit
@@ -150,7 +150,7 @@ class TestReads:
         if stored is not None:
             bench.client.hset("k", "f", as_bytes(stored))
         unit = incrementing()
-        unit.reads["k", "f"] = read
+        unit.read("k", "f", read)
         assert bench.send(of(unit)) == [answer]
         assert bench.client.hexists("k", "n") == (answer == COMMITTED)
 
@@ -159,14 +159,14 @@ class TestReads:
         bench.client.hset("k", "third", "there")
         unit = incrementing()
         for field in ("first", "second", "third", "fourth"):
-            unit.reads["k", field] = None
+            unit.read("k", field, None)
         assert bench.send(of(unit)) == [CONFLICT]
 
     def test_a_read_sees_what_earlier_entries_of_the_batch_left(self, bench: CommitBench) -> None:
         bench.deliver(STREAM, "1-0", "2-0", "3-0")
         second, third = incrementing(), incrementing()
-        second.reads["k", "n"] = "1"
-        third.reads["k", "n"] = "1"
+        second.read("k", "n", "1")
+        third.read("k", "n", "1")
         assert bench.send(of(incrementing(), second, third)) == [COMMITTED, COMMITTED, CONFLICT]
         assert bench.client.hget("k", "n") == b"2"
 
@@ -179,7 +179,7 @@ class TestNeighbours:
         partly.hash("k").increment("text", 1)
         partly.emit("log", {"a": "b"}, None)
         stale = incrementing()
-        stale.reads["k", "f"] = "never"
+        stale.read("k", "f", "never")
         answers = bench.send(of(incrementing(), partly, incrementing(), stale, incrementing()))
         assert [answer.verdict.name for answer in answers] == [
             "COMMITTED",
@@ -198,7 +198,9 @@ class TestNeighbours:
         bench.deliver(STREAM, "1-0", "2-0", "3-0", "4-0")
         bench.client.hset("k", "other", "field")
         reading, both = incrementing(key="elsewhere"), UnitOfWork()
-        reading.reads["k", "f"] = reading.reads["absent", "f"] = both.reads["absent", "f"] = None
+        reading.read("k", "f", None)
+        reading.read("absent", "f", None)
+        both.read("absent", "f", None)
         emitting = []
         for key in ("k", "absent"):
             emitting.append(UnitOfWork())
@@ -252,6 +254,6 @@ class TestCheckpoint:
     def test_an_entry_that_stays_pending_holds_it_back(self, bench: CommitBench) -> None:
         bench.deliver(STREAM, "1-0", "2-0")
         stale = incrementing()
-        stale.reads["k", "f"] = "never"
+        stale.read("k", "f", "never")
         assert bench.send(of(stale, incrementing())) == [CONFLICT, COMMITTED]
         assert bench.checkpoint(STREAM) == "(1-0"

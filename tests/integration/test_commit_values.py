@@ -72,14 +72,6 @@ class TestMerging:
                 [("set", "a", 10), ("set_latest", "f", "v", "9:1-1@s")],
                 {b"n": b"7", b"f": b"v", b"f:version": b"9:1-1@s"},
             ),
-            (
-                [("set", "f:version", "8:1-1@s"), ("set_latest", "f", "v", "9:1-1@s")],
-                {b"f": b"v", b"f:version": b"9:1-1@s"},
-            ),
-            (
-                [("set", "f:version", "99:1-1@s"), ("set_latest", "f", "v", "9:1-1@s")],
-                {b"f": b"unset", b"f:version": b"99:1-1@s"},
-            ),
         ],
     )
     def test_around_plain_and_latest_fields_that_are_written_together(
@@ -102,23 +94,11 @@ class TestMerging:
         record.branches.append(Newest("k", "0:1:1-1@s", {"n": "x"}, HOUR_MS))
         assert self.commit(bench, self.unit("increment", "n", 5), record)[b"n"] == b"x"
 
-    def test_a_latest_field_that_is_the_version_of_another(self, bench: CommitBench) -> None:
-        unit = self.unit("set_latest", "f:version", "x", "1:1-1@s")
-        unit.hash("k").set_latest("f", "v", "9:1-1@s")
-        unit.hash("k").set("a", "b")
-        left = {b"a": b"b", b"f:version": b"x", b"f:version:version": b"1:1-1@s"}
-        assert self.commit(bench, unit) == left, "the version that is stored by then is later"
-
     def test_of_the_field_that_says_whether_a_record_is_newer(self, bench: CommitBench) -> None:
         record = UnitOfWork()
         record.branches.append(Newest("k", "10:1-1@s", {"stage": "x"}, HOUR_MS))
         works = (self.unit("increment", "version", 2), record)
         assert self.commit(bench, *works) == {b"version": b"2"}, "as text, '2' is the greater"
-
-    def test_a_version_that_is_raised_after_it_was_written(self, bench: CommitBench) -> None:
-        unit = self.unit("set_latest", "f", "v", "1:1-1@s")
-        unit.hash("k").maximum("f:version", 3)
-        assert self.commit(bench, unit) == {b"f": b"v", b"f:version": b"3"}
 
     def test_a_key_that_vanishes_may_become_a_stream(self, bench: CommitBench) -> None:
         for end in (("clear",), ("delete", "n")):
@@ -252,7 +232,7 @@ def test_a_full_batch_blocks_redis_for_ten_milliseconds_at_most(bench: CommitBen
         unit.hash(f"u{number}").set_latest("last_login", "x", "1:1-1@s")
         unit.hash(f"u{number}").increment("login_count", 1)
         unit.hash("daily").increment("logins", 1)
-        unit.reads[f"u{number}", "login_days"] = None
+        unit.read(f"u{number}", "login_days", None)
         works.append(unit)
     bench.client.config_resetstat()
     started = time.monotonic()

@@ -87,7 +87,7 @@ class TestCanonical:
 
 
 def recorded(*records: Record) -> HashEffects:
-    effects = HashEffects("k")
+    effects = HashEffects.of("k")
     for record in records:
         record(effects)
     return effects
@@ -99,7 +99,7 @@ class TestFolding:
 
     def test_increments_add_up(self) -> None:
         effects = recorded(lambda e: e.increment("f", 2), lambda e: e.increment("f", -5))
-        assert effects.increments == {"f": -3}
+        assert effects.increments == {"f": "-3"}
 
     def test_a_set_replaces_an_increment_and_a_delete(self) -> None:
         effects = recorded(
@@ -119,7 +119,25 @@ class TestFolding:
 
     def test_the_greatest_maximum_counts(self) -> None:
         effects = recorded(*(lambda e, n=n: e.maximum("f", n) for n in (3, 7, -1)))  # type: ignore[misc]
-        assert effects.maxima == {"f": 7}
+        assert effects.maxima == {"f": "7"}
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            lambda e: e.set("f:version", "9:1-1@s"),
+            lambda e: e.increment("f:version", 1),
+            lambda e: e.maximum("f:version", 1),
+            lambda e: e.delete("f:version"),
+            lambda e: e.set_latest("f:version", "v", "1:1-1@s"),
+        ],
+    )
+    def test_where_a_version_stands_nothing_else_is_written(self, other: Record) -> None:
+        def latest(effects: HashEffects) -> None:
+            effects.set_latest("f", "v", "1:1-1@s")
+
+        for first, second in ((latest, other), (other, latest)):
+            with pytest.raises(StateError, match=r"k f:version.*: .* contradicts"):
+                recorded(first, second)
 
     def test_a_delete_forgets_what_was_recorded(self) -> None:
         effects = recorded(
@@ -142,7 +160,12 @@ class TestFolding:
             lambda e: e.increment("c", 2),
         )
         assert effects.cleared
-        assert (effects.sets, effects.deletes, effects.ttl_ms, effects.increments) == ({}, {}, None, {"c": 2})
+        assert (effects.sets, effects.deletes, effects.ttl_ms, effects.increments) == (
+            {},
+            {},
+            None,
+            {"c": "2"},
+        )
 
     def test_only_recorded_effects_count_as_any(self) -> None:
         assert not recorded()
@@ -191,7 +214,7 @@ class TestContradictions:
     def test_what_is_no_64_bit_integer(self, amount: object) -> None:
         for record in (HashEffects.increment, HashEffects.maximum):
             with pytest.raises(StateError):
-                record(HashEffects("k"), "f", amount)  # type: ignore[arg-type]
+                record(HashEffects.of("k"), "f", amount)  # type: ignore[arg-type]
 
     def test_a_sum_that_64_bits_cannot_hold(self) -> None:
         with pytest.raises(StateError):

@@ -228,7 +228,7 @@ class TestRecentState:
         first.finish(succeeded=True)
         first.release(applied=True)
         second = bench.turn(K)
-        assert second.known(K, "a") == ("2",)
+        assert second.known(K, "a") == "2"
         assert len(bench.state.reads) == 1
 
     async def test_a_conflict_on_it_is_noted(self, bench: Bench) -> None:

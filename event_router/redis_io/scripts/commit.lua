@@ -2,13 +2,17 @@
 -- Commits a batch: for each unit of work validate, acknowledge, apply; never one in part.
 --
 -- ARGV[1]: msgpack array {group, checkpoint key, streams, units}; all values are text.
---   unit: {index of its stream, entry id, reads or false, ops}
---   reads: flat {key, field, value as read or false, ...}
---   ops: arrays that begin with a code and a key, see below
+--   unit: {stream, entry id, reads, hashes, emissions, branches}
+--   reads: key -> field -> value as it was read, false where it was absent
+--   hashes: {key, sets, latest, increments, maxima, deletes, cleared, ttl or nil}, where sets are
+--     field -> value, latest field -> {version, value}, increments and maxima field -> integer
+--   emissions: {stream, maxlen or false, names and values in turn}
+--   branches: {ONCE, mark, ttl, hashes, emissions, branches} or
+--     {NEWEST, key, version, ttl, record, hashes, emissions, branches}
 -- Reply: one answer a unit: 1 committed, 0 settled before, 2 conflict, {3, reason} invalid,
 --   {4, what} denied by the ACL, {5, error} failed after the acknowledgement (never expected).
--- NOGROUP ends the script with nothing written. Times: PX in milliseconds.
-local SET, INCREMENT, LATEST, MAXIMUM, DELETE, CLEAR, EXPIRE, ADD, ONCE, NEWEST = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+-- NOGROUP ends the script with nothing written. Times to live are milliseconds.
+local ONCE, NEWEST = 1, 2
 local COMMITTED, SETTLED, CONFLICT, INVALID, DENIED, BROKEN = 1, 0, 2, 3, 4, 5
 local MAX_ARGS = 6000 -- unpack fails at about 8,000 values
 
@@ -112,7 +116,7 @@ end
 -- Permissions and key types, asked once a batch for each kind of key.
 
 local SAMPLES = {
-    hash = { { 'HSET', 'f', 'v' }, { 'HINCRBY', 'f', '1' }, { 'HDEL', 'f' }, { 'HGET', 'f' }, { 'DEL' }, { 'PEXPIRE', '1' }, { 'TYPE' } },
+    hash = { { 'HSET', 'f', 'v' }, { 'HINCRBY', 'f', '1' }, { 'HDEL', 'f' }, { 'HGET', 'f' }, { 'HMGET', 'f' }, { 'DEL' }, { 'PEXPIRE', '1' }, { 'TYPE' } },
     stream = { { 'XADD', '*', 'f', 'v' }, { 'TYPE' } },
     mark = { { 'SET', 'v', 'NX', 'PX', '1' }, { 'EXISTS' } },
 }
@@ -223,225 +227,335 @@ local function exhausted(stream)
     end
 end
 
--- Validation. Decides conditions (op.won) and adds to the tallies, noting in `undo` how to take it back.
+-- Validation. Decides conditions (`won`), gathers in `writes` what HSET shall write, and adds to the
+-- tallies, noting in `undo` how to take that back.
 
 local marks, versions, roomy = {}, {}, {}
-local check
 
-local function check_increments(op)
-    local key = op[2]
-    for i = 3, #op, 2 do
-        local field, amount = op[i], number(op[i + 1])
+local function read_fields(key, fields)
+    local pending = tallies[key]
+    if pending then
+        for i = 1, #fields do flush_field(key, fields[i]) end
+    end
+    if #fields < MAX_ARGS then return redis.pcall('HMGET', key, unpack(fields)) end
+    local values = {}
+    for i = 1, #fields, MAX_ARGS do
+        local part = redis.pcall('HMGET', key, unpack(fields, i, math.min(#fields, i + MAX_ARGS - 1)))
+        if part.err then return part end
+        for j = 1, #part do values[#values + 1] = part[j] end
+    end
+    return values
+end
+
+-- Of a wrong type HMGET answers an error, which is no value: the handler runs again and meets it.
+local function unreadable(key, values)
+    if refused_by_acl(values.err) then return DENIED, 'HMGET on ' .. key end
+    return CONFLICT
+end
+
+local function no_integer(key, field, stored)
+    return INVALID, 'field ' .. shown(field) .. " of key '" .. key .. "' holds " .. shown(stored) .. ', not a 64-bit integer'
+end
+
+local function overflow(key, field)
+    return INVALID, 'field ' .. shown(field) .. " of key '" .. key .. "' would overflow 64 bits"
+end
+
+local function note_hash(key, values)
+    if types[key] ~= 'hash' then
+        for i = 1, #values do
+            if values[i] then
+                types[key] = 'hash'
+                return
+            end
+        end
+        types[key] = types[key] or 'hash or none'
+    end
+end
+
+local function check_tallied(key, increments)
+    for field, amount in pairs(increments) do
         local tally, stored = tally_of(key, field)
-        if not tally then
-            return INVALID, 'field ' .. shown(field) .. " of key '" .. key .. "' holds " .. shown(stored) .. ', not a 64-bit integer'
-        end
-        local sum = plus(tally.sum, amount)
-        if not fits(plus(tally.base, sum)) then
-            return INVALID, 'field ' .. shown(field) .. " of key '" .. key .. "' would overflow 64 bits"
-        end
+        if not tally then return no_integer(key, field, stored) end
+        local sum = plus(tally.sum, number(amount))
+        if not fits(plus(tally.base, sum)) then return overflow(key, field) end
         undo[#undo + 1] = { tally, tally.sum, tally.touched }
         tally.sum, tally.touched = sum, true
     end
 end
 
-local function check_maxima(op)
-    local key = op[2]
-    for i = 3, #op, 2 do
-        flush_field(key, op[i])
-        local stored = call('HGET', key, op[i]) or '0'
-        if not canonical(stored) then
-            return INVALID, 'field ' .. shown(op[i]) .. " of key '" .. key .. "' holds " .. shown(stored) .. ', not a 64-bit integer'
+-- A hash that is cleared first has no stored values that count.
+local function gather_cleared(h)
+    local writes = { h[1] }
+    for field, value in pairs(h[2]) do
+        writes[#writes + 1] = field
+        writes[#writes + 1] = value
+    end
+    for field, latest in pairs(h[3]) do
+        writes[#writes + 1] = field
+        writes[#writes + 1] = latest[2]
+        writes[#writes + 1] = field .. ':version'
+        writes[#writes + 1] = latest[1]
+    end
+    for _, kind in ipairs({ h[4], h[5] }) do
+        for field, value in pairs(kind) do
+            writes[#writes + 1] = field
+            writes[#writes + 1] = value
         end
     end
+    h.writes = writes
 end
 
-local function check_op(op)
-    local code, key = op[1], op[2]
-    if code == ONCE then
-        local what = denied('mark', key)
-        if what then return DENIED, what end
-        op.won = not marks[key] and call('EXISTS', key) == 0
-        marks[key] = true
-        if op.won then return check(op[4]) end
-        return
+-- Reads everything the unit needs of one hash in one call. Increments beside other writes become a
+-- part of them; increments alone, and those of a unit with branches, go to the tallies.
+local function check_hash(h, reads, alone)
+    local key, latest, increments, maxima, cleared = h[1], h[3], h[4], h[5], h[7]
+    local wanted, expected, n = {}, 0, 0
+    if reads then
+        for field in pairs(reads) do
+            n = n + 1
+            wanted[n] = field
+        end
+        expected = n
     end
-    local status, reason = wrong_type(code == ADD and 'stream' or 'hash', key)
-    if status then return status, reason end
-    if code == INCREMENT then return check_increments(op) end
-    if code == MAXIMUM then return check_maxima(op) end
-    if code == ADD and not roomy[key] then
-        if exhausted(key) then return INVALID, "stream '" .. key .. "' can take no more entries: its last id is the greatest" end
-        roomy[key] = true
-    elseif code == NEWEST then
-        flush_field(key, 'version')
-        local stored = versions[key] or call('HGET', key, 'version')
-        op.won = not stored or newer(op[3], stored)
-        if op.won then
-            versions[key] = op[3]
-            return check(op[6])
+    local status, reason
+    local tallied = not cleared and not (alone and (n > 0 or next(latest) or next(h[2])))
+    if not cleared then
+        for field in pairs(latest) do
+            n = n + 1
+            wanted[n] = field .. ':version'
+        end
+        for field in pairs(maxima) do
+            n = n + 1
+            wanted[n] = field
+        end
+        if not tallied then
+            for field in pairs(increments) do
+                n = n + 1
+                wanted[n] = field
+            end
         end
     end
-end
-
-function check(ops)
-    for i = 1, #ops do
-        local status, reason = check_op(ops[i])
-        if status then return status, reason end
-    end
-end
-
-local function check_reads(reads)
-    for i = 1, #reads, 3 do
-        local key, field = reads[i], reads[i + 1]
-        flush_field(key, field)
+    local values
+    if n > 0 then
         if not types[key] then
             local what = denied('hash', key)
             if what then return DENIED, what end
         end
-        -- Of a wrong type HGET answers an error, which is no value: the handler runs again and meets it.
-        local value = redis.pcall('HGET', key, field)
-        if value ~= reads[i + 2] then
-            if type(value) == 'table' and refused_by_acl(value.err) then return DENIED, 'HGET on ' .. key end
-            return CONFLICT
+        values = read_fields(key, wanted)
+        if values.err then
+            if expected > 0 then return unreadable(key, values) end
+            if refused_by_acl(values.err) then return DENIED, 'HMGET on ' .. key end
+        else
+            for i = 1, expected do
+                if values[i] ~= reads[wanted[i]] then return CONFLICT end
+            end
+            note_hash(key, values)
         end
-        if not types[key] then types[key] = 'hash or none' end
-        if types[key] ~= 'hash' then claimed[key] = 'hash' end
     end
+    status, reason = wrong_type('hash', key)
+    if status then return status, reason end
+    if cleared then return gather_cleared(h) end
+    local writes, w, i = { key }, 1, expected
+    for field, value in pairs(h[2]) do
+        writes[w + 1], writes[w + 2] = field, value
+        w = w + 2
+    end
+    for field, version_and_value in pairs(latest) do
+        i = i + 1
+        if not values[i] or newer(version_and_value[1], values[i]) then
+            writes[w + 1], writes[w + 2], writes[w + 3], writes[w + 4] = field, version_and_value[2], wanted[i], version_and_value[1]
+            w = w + 4
+        end
+    end
+    for field, least in pairs(maxima) do
+        i = i + 1
+        local stored = values[i]
+        if stored and not canonical(stored) then return no_integer(key, field, stored) end
+        if not stored or less(number(stored), number(least)) then
+            writes[w + 1], writes[w + 2] = field, least
+            w = w + 2
+        end
+    end
+    if tallied then
+        status, reason = check_tallied(key, increments)
+        if status then return status, reason end
+    else
+        for field, amount in pairs(increments) do
+            i = i + 1
+            local stored = values[i] or '0'
+            if not canonical(stored) then return no_integer(key, field, stored) end
+            local sum = plus(number(stored), number(amount))
+            if not fits(sum) then return overflow(key, field) end
+            writes[w + 1], writes[w + 2] = field, text(sum)
+            w = w + 2
+        end
+    end
+    h.writes = writes
+end
+
+local function check_read(key, reads)
+    local what = not types[key] and denied('hash', key)
+    if what then return DENIED, what end
+    local wanted = {}
+    for field in pairs(reads) do wanted[#wanted + 1] = field end
+    local values = read_fields(key, wanted)
+    if values.err then return unreadable(key, values) end
+    for i = 1, #wanted do
+        if values[i] ~= reads[wanted[i]] then return CONFLICT end
+    end
+    note_hash(key, values)
+    if types[key] ~= 'hash' then claimed[key] = 'hash' end
+end
+
+local function check_emission(emission)
+    local stream = emission[1]
+    local status, reason = wrong_type('stream', stream)
+    if status then return status, reason end
+    if not roomy[stream] then
+        if exhausted(stream) then return INVALID, "stream '" .. stream .. "' can take no more entries: its last id is the greatest" end
+        roomy[stream] = true
+    end
+end
+
+local check
+
+local function check_branch(branch)
+    local key = branch[2]
+    if branch[1] == ONCE then
+        local what = denied('mark', key)
+        if what then return DENIED, what end
+        branch.won = not marks[key] and call('EXISTS', key) == 0
+        marks[key] = true
+        if branch.won then return check(branch[4], branch[5], branch[6]) end
+        return
+    end
+    local status, reason = wrong_type('hash', key)
+    if status then return status, reason end
+    flush_field(key, 'version')
+    local stored = versions[key] or call('HGET', key, 'version')
+    branch.won = not stored or newer(branch[3], stored)
+    if branch.won then
+        versions[key] = branch[3]
+        return check(branch[6], branch[7], branch[8])
+    end
+end
+
+function check(hashes, emissions, branches)
+    local status, reason
+    for i = 1, #hashes do
+        status, reason = check_hash(hashes[i])
+        if status then return status, reason end
+    end
+    for i = 1, #emissions do
+        status, reason = check_emission(emissions[i])
+        if status then return status, reason end
+    end
+    for i = 1, #branches do
+        status, reason = check_branch(branches[i])
+        if status then return status, reason end
+    end
+end
+
+-- Reads that changed matter more than whatever else is wrong: the handler decided on them.
+local function check_unit(unit)
+    local reads, hashes, emissions, branches = unit[3], unit[4], unit[5], unit[6]
+    local alone = #branches == 0
+    local status, reason
+    for i = 1, #hashes do
+        local key = hashes[i][1]
+        local read = reads[key]
+        if read or not status then
+            local found, why = check_hash(hashes[i], read, alone)
+            if found == CONFLICT then return CONFLICT end
+            if not status then status, reason = found, why end
+            reads[key] = nil
+        end
+    end
+    for key, read in pairs(reads) do
+        local found, why = check_read(key, read)
+        if found == CONFLICT then return CONFLICT end
+        if not status then status, reason = found, why end
+    end
+    if status then return status, reason end
+    return check({}, emissions, branches)
 end
 
 -- Application: nothing here may fail.
 
 local apply
 
-local function in_chunks(command, op, first, step)
-    if #op - first < MAX_ARGS then
-        call(command, op[2], unpack(op, first))
-        return
-    end
-    for i = first, #op, MAX_ARGS - MAX_ARGS % step do
-        call(command, op[2], unpack(op, i, math.min(#op, i + MAX_ARGS - MAX_ARGS % step - 1)))
-    end
-end
-
-local function flush_fields(op, step)
-    local key = op[2]
+local function set_fields(key, writes)
     if tallies[key] then
-        for i = 3, #op, step do flush_field(key, op[i]) end
+        for i = 2, #writes, 2 do flush_field(key, writes[i]) end
     end
-end
-
-local function apply_latest(op)
-    local key = op[2]
-    for i = 3, #op, 3 do
-        local field, version = op[i], op[i + 1]
-        flush_field(key, field .. ':version')
-        local stored = call('HGET', key, field .. ':version')
-        if not stored or newer(version, stored) then
-            call('HSET', key, field, op[i + 2], field .. ':version', version)
-        end
-    end
-end
-
--- SET followed by LATEST on the same key, the usual pair, in one HSET; false where it must be two.
-local function apply_together(set, latest)
-    local key = set[2]
-    if #set + #latest * 2 > MAX_ARGS then return false end
-    local versions_of = {}
-    for i = 3, #latest, 3 do versions_of[latest[i] .. ':version'] = true end
-    for i = 3, #set, 2 do
-        if versions_of[set[i]] then return false end
-    end
-    for i = 3, #latest, 3 do
-        if versions_of[latest[i]] then return false end
-    end
-    flush_fields(set, 2)
-    flush_fields(latest, 3)
-    for i = 3, #latest, 3 do
-        local field, version = latest[i] .. ':version', latest[i + 1]
-        flush_field(key, field)
-        local stored = call('HGET', key, field)
-        if not stored or newer(version, stored) then
-            local n = #set
-            set[n + 1], set[n + 2], set[n + 3], set[n + 4] = latest[i], latest[i + 2], field, version
-        end
-    end
-    call('HSET', unpack(set, 2))
-    types[key] = 'hash'
-    return true
-end
-
-local function apply_maxima(op)
-    for i = 3, #op, 2 do
-        local stored = call('HGET', op[2], op[i])
-        if not stored or not canonical(stored) or less(number(stored), number(op[i + 1])) then call('HSET', op[2], op[i], op[i + 1]) end
-    end
-end
-
-local function apply_add(op)
-    if op[3] then
-        call('XADD', op[2], 'MAXLEN', '~', op[3], '*', unpack(op, 4))
+    if #writes < MAX_ARGS then
+        call('HSET', unpack(writes))
     else
-        call('XADD', op[2], '*', unpack(op, 4))
+        for i = 2, #writes, MAX_ARGS do
+            call('HSET', key, unpack(writes, i, math.min(#writes, i + MAX_ARGS - 1)))
+        end
     end
-    types[op[2]] = 'stream'
+    types[key] = 'hash'
 end
 
-local function apply_op(op, id)
-    local code, key = op[1], op[2]
-    if code == ADD then return apply_add(op) end
-    if code == ONCE then
-        if op.won then
-            call('SET', key, id, 'NX', 'PX', op[3])
-            apply(op[4], id)
-        end
-        return
-    elseif code == CLEAR then
+local function delete_fields(key, deletes)
+    local fields = {}
+    for field in pairs(deletes) do fields[#fields + 1] = field end
+    flush(key) -- what is still to be written may keep the key, and its time to live
+    for i = 1, #fields, MAX_ARGS do
+        call('HDEL', key, unpack(fields, i, math.min(#fields, i + MAX_ARGS - 1)))
+    end
+    types[key] = nil
+end
+
+local function apply_hash(h)
+    local key = h[1]
+    if h[7] then
         flush(key)
         call('DEL', key)
         types[key] = 'none'
-        return
-    elseif code == DELETE then
-        flush(key) -- what is still to be written may keep the key, and its time to live
-        in_chunks('HDEL', op, 3, 1)
-        types[key] = nil
-        return
     end
-    if code == SET then
-        flush_fields(op, 2)
-        in_chunks('HSET', op, 3, 2)
-    elseif code == LATEST then
-        flush_fields(op, 3)
-        apply_latest(op)
-    elseif code == MAXIMUM then
-        apply_maxima(op)
-    elseif code == EXPIRE then
+    if #h.writes > 1 then set_fields(key, h.writes) end
+    if next(h[4]) then types[key] = 'hash' end -- perhaps written with the tallies
+    if not h[7] and next(h[6]) then delete_fields(key, h[6]) end
+    if h[8] then
         flush(key)
-        call('PEXPIRE', key, op[3])
-    elseif code == NEWEST and op.won then
-        flush(key)
-        call('HSET', key, 'version', op[3], unpack(op[5]))
-        call('PEXPIRE', key, op[4])
-        types[key] = 'hash'
-        return apply(op[6], id)
+        call('PEXPIRE', key, h[8])
     end
-    if code ~= NEWEST and code ~= EXPIRE then types[key] = 'hash' end
 end
 
-function apply(ops, id)
-    local i = 1
-    while i <= #ops do
-        local op, following = ops[i], ops[i + 1]
-        if op[1] == INCREMENT then
-            types[op[2]] = 'hash' -- written with the tallies
-        elseif op[1] == SET and following and following[1] == LATEST and following[2] == op[2]
-            and apply_together(op, following) then
-            i = i + 1
-        else
-            apply_op(op, id)
-        end
-        i = i + 1
+local function apply_emission(emission)
+    if emission[2] then
+        call('XADD', emission[1], 'MAXLEN', '~', emission[2], '*', unpack(emission[3]))
+    else
+        call('XADD', emission[1], '*', unpack(emission[3]))
     end
+    types[emission[1]] = 'stream'
+end
+
+local function apply_branch(branch, id)
+    if not branch.won then return end
+    local key = branch[2]
+    if branch[1] == ONCE then
+        call('SET', key, id, 'NX', 'PX', branch[3])
+        return apply(branch[4], branch[5], branch[6], id)
+    end
+    local writes = { key, 'version', branch[3] }
+    for field, value in pairs(branch[5]) do
+        writes[#writes + 1] = field
+        writes[#writes + 1] = value
+    end
+    flush(key)
+    set_fields(key, writes)
+    call('PEXPIRE', key, branch[4])
+    return apply(branch[6], branch[7], branch[8], id)
+end
+
+function apply(hashes, emissions, branches, id)
+    for i = 1, #hashes do apply_hash(hashes[i]) end
+    for i = 1, #emissions do apply_emission(emissions[i]) end
+    for i = 1, #branches do apply_branch(branches[i], id) end
 end
 
 local acknowledged
@@ -453,10 +567,8 @@ local function take_back()
 end
 
 local function process(unit)
-    local stream, id = streams[unit[1]], unit[2]
-    local status, reason
-    if unit[3] then status, reason = check_reads(unit[3]) end
-    if not status then status, reason = check(unit[4]) end
+    local stream, id = unit[1], unit[2]
+    local status, reason = check_unit(unit)
     if status then
         take_back()
         if #call('XPENDING', stream, group, id, id, 1) == 0 then return SETTLED end
@@ -468,7 +580,7 @@ local function process(unit)
         return SETTLED
     end
     acknowledged = true
-    apply(unit[4], id)
+    apply(unit[4], unit[5], unit[6], id)
     return COMMITTED
 end
 
@@ -512,11 +624,11 @@ local function last_delivered(stream)
         if fields['name'] == group then return fields['last-delivered-id'] end
     end
 end
-for index, stream in ipairs(streams) do
+for _, stream in ipairs(streams) do
     local pending = call('XPENDING', stream, group, '-', '+', '1')
     if pending[1] then
         call('HSET', checkpoint_key, stream, '(' .. pending[1][1])
-    elseif settled[index] then
+    elseif settled[stream] then
         local id = last_delivered(stream)
         if id then call('HSET', checkpoint_key, stream, id) end
     end
