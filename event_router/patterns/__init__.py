@@ -15,6 +15,7 @@ from event_router.core.errors import (
 from event_router.core.input_request import InputRequest
 from event_router.patterns.cache_aside import CacheAside
 from event_router.patterns.human_input import HumanInput
+from event_router.patterns.notifications import Notifications, Notified
 from event_router.patterns.presence import Presence
 from event_router.patterns.rate_limiter import RateLimit, RateLimiter
 
@@ -27,6 +28,8 @@ __all__ = [
     "InvalidRequest",
     "InvalidSchema",
     "NotTheOwner",
+    "Notifications",
+    "Notified",
     "Presence",
     "RateLimit",
     "RateLimiter",

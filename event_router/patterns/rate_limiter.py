@@ -99,7 +99,7 @@ class RateLimiter:
             RedisUnavailable: Redis does not answer or refuses for now, unless `when_down` says otherwise.
             RedisRefused: `event-router:rate-limit:{key}` holds something else.
         """
-        name, arguments = _key(key), (_limit(limit), _window_us(window))
+        name, arguments = _key(key), self.check_limit(limit, window)
         try:
             allowed, remaining, wait_us, _ = await self._script.run(self._calls, (name,), arguments)
         except RedisRefused as error:
@@ -108,6 +108,11 @@ class RateLimiter:
             return self._undecided(name, error)
         self.counts["allowed" if allowed else "refused"] += 1
         return RateLimit(bool(allowed), remaining, wait_us / 1_000_000)
+
+    @staticmethod
+    def check_limit(limit: int, window: float) -> tuple[int, int]:
+        """Return the limit, and the window in microseconds. Raises ConfigurationError for impossible ones."""
+        return _limit(limit), _window_us(window)
 
     def _undecided(self, name: str, error: Exception) -> RateLimit:
         self.counts["undecided"] += 1

@@ -146,7 +146,7 @@ class TestValues:
         self, cache: CacheAside[Article], redis_bytes: redis.Redis, stored: bytes
     ) -> None:
         redis_bytes.hset(KEY, "value", stored)
-        assert await cache.get_or_load("article:7", Source().load) == FIRST
+        assert await ended(cache.get_or_load("article:7", Source().load)) == FIRST
         assert msgspec.json.decode(redis_bytes.hget(KEY, "value") or b"", type=Article) == FIRST
         assert cache.counts["undecodable"] >= 1
 

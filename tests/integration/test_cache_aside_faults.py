@@ -75,6 +75,25 @@ class TestDown:
             with pytest.raises(RedisUnavailable, match=rf"^{KEY} may stay cached .* invalidate it again"):
                 await cache.invalidate("number")
 
+    async def test_an_invalidation_outdates_loads_of_its_process(self, source: Source) -> None:
+        begun, end = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> int:
+            begun.set()
+            await end.wait()
+            return 1
+
+        async with Redis(port=1, retry=Retry(NoBackoff(), 0)) as client:
+            cache = CacheAside(client, int)
+            held = asyncio.create_task(cache.get_or_load("number", hold))
+            async with asyncio.timeout(DEADLINE_S):
+                await begun.wait()
+                with pytest.raises(RedisUnavailable):
+                    await cache.invalidate("number")
+                assert await cache.get_or_load("number", source.load) == 7
+                end.set()
+                assert await held == 1
+
     async def test_by_default_redis_py_would_try_for_longer(self, source: Source) -> None:
         async with Redis(port=1) as client:
             cache = CacheAside(client, int, timeout_s=0.1)
