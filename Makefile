@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 IMAGE ?= event-router:dev
+OVERLAY ?= production
 ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -80,10 +81,11 @@ lock: install ## Lock the dependencies anew, with hashes (newest versions: ARGS=
 		--output-file requirements-build.txt pyproject.toml
 
 image: ## Build the container image
-	docker build --tag $(IMAGE) .
+	docker build --tag $(IMAGE) --build-arg REVISION="$$(git rev-parse HEAD)" \
+		--build-arg CREATED="$$(date -u +%Y-%m-%dT%H:%M:%SZ)" .
 
-manifests: ## Render the Kubernetes manifests
-	kubectl kustomize deploy/kubernetes/base
+manifests: ## Render the Kubernetes manifests (OVERLAY=development, production or sentinel)
+	kubectl kustomize deploy/kubernetes/overlays/$(OVERLAY)
 
 clean: ## Remove .venv and everything generated, but not the embedded server's data
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \

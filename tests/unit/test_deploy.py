@@ -73,9 +73,12 @@ def test_image_runs_unprivileged_without_the_embedded_server() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     final = dockerfile.split("\nFROM ")[-1]
     assert "\nUSER 10001:10001\n" in final
-    assert '\nENTRYPOINT ["event-router"]\nCMD ["run"]\n' in final
+    assert '\nENTRYPOINT ["tini", "--", "event-router"]\nCMD ["run"]\n' in final
     assert "\nEXPOSE 8080\n" in final
     assert "RUN" not in final, "the final stage only copies"
+    assert "/tini-static /usr/bin/tini\n" in final, "the first process passes signals on from the start"
+    for label in ("title", "description", "licenses", "version", "revision", "created", "base.name"):
+        assert f"org.opencontainers.image.{label}=" in final
     assert PREFIX not in dockerfile, "an image has no settings of its own"
     assert installs(dockerfile)
     for command in installs(dockerfile):
