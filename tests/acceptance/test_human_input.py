@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -16,7 +17,7 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
-from event_router.core.errors import RequestExpired
+from event_router.core.errors import AlreadyAnswered, RequestExpired
 from event_router.patterns import HumanInput
 from tests.conftest import RouterFactory, ServerFactory
 from tests.environment.routers import environment
@@ -181,6 +182,51 @@ def test_what_is_delivered_again_changes_and_publishes_nothing(
     eventually(lambda: router.metric("events_processed_total") == handled + 6, within=10)
     assert ([redis_client.hgetall(key) for key in keys], published(redis_client)) == before
     assert redis_client.exists("dlq:events:chat") == 0
+
+
+@pytest.mark.once
+def test_of_an_answer_by_service_and_one_in_the_stream_one_counts_and_the_truth_is_told(
+    server: Server, redis_client: redis.Redis, new_router: RouterFactory
+) -> None:
+    new_router(server.url).start()
+    jobs = [f"job-{n}" for n in range(200)]
+
+    async def race(client: Redis, human_input: HumanInput, job: str, place: asyncio.Semaphore) -> str:
+        async with place:
+            return await race_at_once(client, human_input, job)
+
+    async def race_at_once(client: Redis, human_input: HumanInput, job: str) -> str:
+        plain: Any = {"type": "input_received", "job_id": job, "user_id": "u", "value": "stream"}
+        added = asyncio.create_task(client.xadd(CHAT[0], plain))
+        if job.endswith("0"):  # a few certainly come second, whatever the machine does
+            while (await human_input.get(f"{job}:1")).status == "pending":  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(random.random() / 50)
+        try:
+            await human_input.answer(f"{job}:1", "u", "service")
+            return "service"
+        except AlreadyAnswered:
+            return "stream"
+        finally:
+            await added
+
+    async def race_for_all() -> list[str]:
+        async with Redis.from_url(server.url) as client:
+            human_input = HumanInput(client)
+            for job in jobs:
+                await human_input.ask(job, "u", "?", None, 60)
+            place = asyncio.Semaphore(20)
+            return await asyncio.gather(*(race(client, human_input, job, place) for job in jobs))
+
+    told = asyncio.run(race_for_all())
+    print(Counter(told))
+    assert told.count("stream") >= 20
+    await_settled(redis_client, CHAT, within=10)
+    assert [redis_client.hget(f"input:request:{job}:1", "value") for job in jobs] == told
+    refused = sorted(fields["job_id"] for _, fields in entries(redis_client, "dlq:events:chat"))
+    assert refused == sorted(job for job, winner in zip(jobs, told, strict=True) if winner == "service")
+    announced = {(kind, f"{job}:1"): 1 for job in jobs for kind in ("input_requested", "input_received")}
+    assert published(redis_client) == announced
 
 
 @pytest.mark.once

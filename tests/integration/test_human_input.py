@@ -23,6 +23,8 @@ from event_router.core.errors import (
 )
 from event_router.core.keys import KeyNames
 from event_router.patterns import HumanInput
+from event_router.patterns.bounded import BoundedCalls
+from event_router.patterns.input_store import InputStore
 from tests.environment.proxy import Proxy
 from tests.environment.servers import Server
 from tests.integration.cli_calls import entries
@@ -417,6 +419,29 @@ class TestLostReplies:
         assert drop.dropped == 2
         assert request.request_id == "j:1"
         assert events(redis_client)[1:] == [("input_requested", "j:1")]
+
+    async def test_a_question_sent_again_is_found_behind_another_one(
+        self, client: Redis, redis_client: redis.Redis
+    ) -> None:
+        store = InputStore(BoundedCalls(client, 5.0), KeyNames())
+        now_ms, _ = await store.read()
+
+        async def ask(prompt: str, token: str) -> str:
+            given = await store.ask(
+                "j",
+                number=None,
+                owner="u",
+                prompt=prompt,
+                schema="",
+                timeout_s=60,
+                now_ms=now_ms,
+                token=token,
+            )
+            return str(given)
+
+        tokens = [("A?", "t1"), ("B?", "t2"), ("A?", "t1"), ("B?", "t2"), ("A?", "t3")]
+        assert [await ask(*one) for one in tokens] == ["j:1", "j:2", "j:1", "j:2", "j:3"]
+        assert len(events(redis_client)) == 3
 
     async def test_who_answers_is_told_that_it_counts(
         self, behind_proxy: HumanInput, proxy: Proxy, redis_client: redis.Redis
