@@ -78,7 +78,7 @@ class Relay:
         return self._token is not None
 
     async def run(self) -> None:
-        """Stand by or lead until asked to be quiet; then the log is published and the lease free."""
+        """Stand by or lead until asked to be quiet; then the log is published, and `give_back` is due."""
         while not self._quiet.is_set():
             try:
                 await self._log.ready()
@@ -94,7 +94,6 @@ class Relay:
                 self._observer.refused(f"relay of {self.outbox}", str(error))
                 await self.give_back()
                 await self._pause(REFUSED_PAUSE_S)
-        await self.give_back()
 
     async def keep(self) -> None:
         """Renew the lease and note the progress while this one leads, until cancelled."""
@@ -114,7 +113,7 @@ class Relay:
             await asyncio.sleep(min(PROGRESS_S, self._look_s))
 
     async def quiet(self) -> None:
-        """Have `run` publish what is there, give the lease back and end."""
+        """Have `run` publish what is there, and end."""
         self._quiet.set()
         if self.leads:
             await self._outbox.unblock()
