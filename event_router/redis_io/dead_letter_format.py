@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from event_router.core.decoding import opened
+from event_router.core.errors import InvalidEvent
 from event_router.core.keys import dead_letter_stream
 
 FEWEST_RAW_FIELDS = 1_000
@@ -47,8 +49,12 @@ class Letter:
 
     @property
     def type(self) -> str | None:
-        """The event type as the producer wrote it, beside or inside `data`; None when there is none."""
-        return next((text(value) for name, value in self.fields if name == b"type"), self._member("type"))
+        """The event type as the producer wrote it, also that of a CloudEvent; None when there is none."""
+        for wanted in (b"type", b"ce_type"):
+            for name, value in self.fields:
+                if name == wanted:
+                    return text(value)
+        return self._member("type") or self._member("type", b"cloudevent")
 
     @property
     def why_not_replayable(self) -> str:
@@ -60,7 +66,12 @@ class Letter:
     @property
     def missing_timestamp(self) -> str | None:
         """The event time to add when it goes back: the original entry id's milliseconds where it has none."""
-        if any(name == b"timestamp" for name, _ in self.fields) or self._member("timestamp") is not None:
+        values = dict(self.fields)
+        try:
+            _, head, _ = opened(values)
+        except InvalidEvent:
+            head = None
+        if b"timestamp" in values or (head or {}).get("timestamp") is not None:
             return None
         milliseconds = self.origin_id.partition("-")[0]
         return milliseconds if milliseconds.isdecimal() else None
@@ -78,9 +89,9 @@ class Letter:
             "time": self.time,
         }
 
-    def _member(self, name: str) -> str | None:
-        """What the entry's `data` object holds under a name, as text."""
-        data = next((value for field, value in reversed(self.fields) if field == b"data"), None)
+    def _member(self, name: str, within: bytes = b"data") -> str | None:
+        """What the entry's `data` object, or another one, holds under a name, as text."""
+        data = next((value for field, value in reversed(self.fields) if field == within), None)
         if data is None:
             return None
         try:

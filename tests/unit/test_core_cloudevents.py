@@ -11,6 +11,7 @@ import pytest
 from event_router.core.decoding import Decoder
 from event_router.core.errors import InvalidEvent
 from event_router.core.event import AnyEvent, Entry
+from event_router.redis_io.dead_letter_format import Letter, parse_letter
 from event_router.redis_io.entry_fields import decoded_fields
 from tests.unit.test_core_decoding import ENTRY_MS, Fields, Ride, decoder, entry
 
@@ -108,6 +109,10 @@ def test_payload_members_are_no_attributes() -> None:
 def test_an_entry_with_a_type_of_its_own_is_none() -> None:
     event = decoded({"type": "ridden", "bike_id": "b", **binary(data=None)})
     assert (event.producer_id, event.source, event.data) == (None, None, Ride(bike_id="b"))
+    plain = {"type": "ridden", "cloudevent": "{", "ce_specversion": "0"}
+    assert decoded_fields(entry({**plain}).fields) == plain
+    plain["data"] = json.dumps({**ATTRIBUTES, "data": RIDE})
+    assert decoded_fields(entry({**plain}).fields)["data"] == RIDE
 
 
 def test_binary_data_in_base64() -> None:
@@ -199,3 +204,18 @@ def test_services_that_only_read_get_a_broken_one_as_it_came() -> None:
     assert decoded_fields(entry(fields).fields) == fields
     broken = binary(ce_source=None)
     assert decoded_fields(Entry("s", "1-1", entry(broken).fields).fields)["ce_id"] == "A234-1234-1234"
+
+
+def letter(fields: Fields) -> Letter:
+    own = {"dlq_stream": "events:bikes", "dlq_id": "1767225600123-4", "dlq_reason": "invalid"}
+    return parse_letter("dlq:events:bikes", "1-1", entry({**fields, **own}).fields)
+
+
+def test_dead_letters_know_their_type_and_their_time() -> None:
+    for fields in (structured(), structured("cloudevent"), binary()):
+        assert (letter(fields).type, letter(fields).missing_timestamp) == ("ridden", None)
+    inner = {**RIDE, "timestamp": 1}
+    for fields in (structured(time=None, data=inner), binary(ce_time=None, data=json.dumps(inner))):
+        assert letter(fields).missing_timestamp == "1767225600123"
+    assert letter(binary(ce_source=None)).type == "ridden"
+    assert letter({"cloudevent": "{"}).type is None
