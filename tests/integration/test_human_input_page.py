@@ -19,7 +19,8 @@ from tests.integration.cli_calls import call
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/human-input.md").read_text(encoding="utf-8")
-BLOCKS = dict(re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = dict(reversed(_BLOCK.findall(PAGE)))  # the first of each kind
 
 
 def run_program(url: str, folder: Path) -> subprocess.CompletedProcess[str]:
