@@ -46,8 +46,8 @@ class RelayLease:
         self._key = relay_key(outbox)
         self._holder = holder
         self._lasts_ms = int(lasts_s * 1000)
-        self._take = Script("relay_take", PACKAGE)
-        self._keep = Script("relay_keep", PACKAGE)
+        self._take = Script("relay_take", PACKAGE, ("entry_ids",))
+        self._keep = Script("relay_keep", PACKAGE, ("entry_ids",))
 
     def __repr__(self) -> str:
         return f"<RelayLease {self._key} for {self._holder}>"

@@ -8,18 +8,7 @@ local lease = KEYS[1]
 local stored = redis.call('HMGET', lease, 'token', 'published')
 if stored[1] ~= ARGV[1] then return 0 end
 
-local function after(a, b)
-    local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
-    local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
-    if a_ms ~= b_ms then
-        if #a_ms ~= #b_ms then return #a_ms > #b_ms end
-        return a_ms > b_ms
-    end
-    if #a_seq ~= #b_seq then return #a_seq > #b_seq end
-    return a_seq > b_seq
-end
-
-if not after(stored[2], ARGV[3]) then redis.call('HSET', lease, 'published', ARGV[3], 'seen', ARGV[4]) end
+if not id_after(stored[2], ARGV[3]) then redis.call('HSET', lease, 'published', ARGV[3], 'seen', ARGV[4]) end
 local ends = 0
 if ARGV[2] ~= '0' then
     local time = redis.call('TIME')

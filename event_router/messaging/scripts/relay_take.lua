@@ -12,17 +12,6 @@ local left = (tonumber(stored[3]) or 0) - now
 -- More than a whole lease is left only where the clock went back.
 if left > 0 and left <= lasts and stored[2] ~= holder then return { 0, left } end
 
-local function after(a, b)
-    local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
-    local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
-    if a_ms ~= b_ms then
-        if #a_ms ~= #b_ms then return #a_ms > #b_ms end
-        return a_ms > b_ms
-    end
-    if #a_seq ~= #b_seq then return #a_seq > #b_seq end
-    return a_seq > b_seq
-end
-
 local added, length, last = 0, 0, '0-0'
 if redis.call('EXISTS', log) == 1 then
     local info = redis.call('XINFO', 'STREAM', log)
@@ -34,7 +23,7 @@ if redis.call('EXISTS', log) == 1 then
 end
 local published, seen = stored[4], stored[5]
 -- A log that ends before what was published is another log. From either its beginning is published.
-if not published or after(published, last) then published, seen = '0-0', string.format('%.0f', added - length) end
+if not published or id_after(published, last) then published, seen = '0-0', string.format('%.0f', added - length) end
 local token = string.format('%.0f', math.max((tonumber(stored[1]) or 0) + 1, now))
 redis.call('HSET', lease, 'token', token, 'holder', holder, 'until', string.format('%.0f', now + lasts), 'published', published, 'seen', seen)
 return { token, published, seen }
