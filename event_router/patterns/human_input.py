@@ -5,21 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from redis.asyncio import Redis
 
 from event_router.core.errors import (
-    AlreadyAnswered,
     DifferentRequest,
-    EventRouterError,
-    InvalidEvent,
     InvalidRequest,
-    NotTheOwner,
     OutcomeUnknown,
     RedisUnavailable,
-    RequestExpired,
     UnknownRequest,
 )
 from event_router.core.input_request import (
@@ -36,16 +31,14 @@ from event_router.core.input_request import (
     parse_schema,
 )
 from event_router.core.keys import KeyNames
-from event_router.core.payloads import check_identifier, check_text
 from event_router.patterns.bounded import BoundedCalls
+from event_router.patterns.input_checks import identifier, known_id, refusal, text_of
 from event_router.patterns.input_feed import SettledFeed
 from event_router.patterns.input_store import InputStore
+from event_router.patterns.patience import FIRST_PAUSE_S, LONGEST_PAUSE_S, Patience
 
 LOOK_AGAIN_S = 15.0
 """How often a waiting call looks at its request although nothing woke it."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
-
-T = TypeVar("T")
 
 
 class HumanInput:
@@ -84,9 +77,7 @@ class HumanInput:
     ) -> None:
         self._store = InputStore(BoundedCalls(redis, timeout_s), names or KeyNames())
         self._feed = SettledFeed(redis, chance)
-        self._patience_s = patience_s
-        self._monotonic = monotonic
-        self._chance = chance
+        self._patience = Patience(patience_s, monotonic, chance)
 
     def __repr__(self) -> str:
         return f"<HumanInput {self._feed!r}>"
@@ -137,7 +128,7 @@ class HumanInput:
             InvalidSchema: the schema is not.
             DifferentRequest: this id was used for another owner or schema.
         """
-        job, user, text = check_job(job_id), _identifier("owner", owner), _text("prompt", prompt)
+        job, user, text = check_job(job_id), identifier("owner", owner), text_of("prompt", prompt)
         wanted = encoded_schema(schema)
         if not 0.001 <= timeout <= MAX_TIMEOUT_S:
             raise InvalidRequest(
@@ -145,8 +136,8 @@ class HumanInput:
             )
         number = None if request_id is None else parse_request_id(request_id, job).number
         token = self._store.token()
-        now_ms, _ = await self._patiently(self._store.read)
-        given = await self._patiently(
+        now_ms, _ = await self._patience.call(self._store.read)
+        given = await self._patience.call(
             lambda: self._store.ask(
                 job,
                 number=number,
@@ -174,7 +165,7 @@ class HumanInput:
             RequestExpired: nobody answered in time.
             UnknownRequest: there is no such request, or no longer.
         """
-        return await self._wait(_parsed(request_id), 0.0)
+        return await self._wait(known_id(request_id), 0.0)
 
     async def answer(self, request_id: str, user: str | int, value: Any) -> None:
         """Answer a request. Returns once the answer counts for good.
@@ -191,48 +182,48 @@ class HumanInput:
             OutcomeUnknown: no reply came; calling again with the same value is answered by AlreadyAnswered
                 if it counted.
         """
-        given, who, token = _parsed(request_id), _identifier("user", user), self._store.token()
-        now_ms, (request,) = await self._patiently(lambda: self._store.read(given))
+        given, who, token = known_id(request_id), identifier("user", user), self._store.token()
+        now_ms, (request,) = await self._patience.call(lambda: self._store.read(given))
         if request is None:
-            raise _refusal(given, "unknown")
+            raise refusal(given, "unknown")
         if request.owner != who:
-            raise _refusal(given, "stranger")
+            raise refusal(given, "stranger")
         text = ""
         if request.status not in (ANSWERED, EXPIRED):
             text = encoded_value(value, request.schema)
-        outcome = await self._patiently(
+        outcome = await self._patience.call(
             lambda: self._store.close(given, now_ms=now_ms, token=token, user=who, value=text)
         )
         if outcome != "answered":
-            raise _refusal(given, outcome)
+            raise refusal(given, outcome)
 
     async def get(self, request_id: str) -> InputRequest | None:
         """Return a request as it stands, None where there is none."""
-        given = _parsed(request_id)
-        _, (request,) = await self._patiently(lambda: self._store.read(given))
+        given = known_id(request_id)
+        _, (request,) = await self._patience.call(lambda: self._store.read(given))
         return request
 
     async def pending(self, limit: int = 100) -> list[InputRequest]:
         """Return the requests that wait for an answer, those that expire first, at most so many."""
-        return await self._patiently(lambda: self._store.pending(limit))
+        return await self._patience.call(lambda: self._store.pending(limit))
 
     async def expire_due(self) -> int:
         """Let requests expire whose time is over, and return how many did here.
 
         Routers of domain chat do this each second, and a waiting call for its own request.
         """
-        return await self._patiently(self._store.expire_due)
+        return await self._patience.call(self._store.expire_due)
 
     async def _wait(self, given: RequestId, left_s: float) -> Any:
         pause = FIRST_PAUSE_S
-        give_up = self._monotonic() + left_s + self._patience_s
+        give_up = self._patience.until(left_s)
         async with self._feed.listening(str(given)) as woken:
             while True:
                 woken.clear()
                 try:
                     now_ms, (request,) = await self._store.read(given)
                     if request is None:
-                        raise _refusal(given, "unknown")
+                        raise refusal(given, "unknown")
                     if request.status in (ANSWERED, EXPIRED):
                         await self._store.collect(given)
                         break
@@ -241,72 +232,19 @@ class HumanInput:
                         await self._store.close(given, now_ms=now_ms, token=self._store.token())
                         continue
                 except (RedisUnavailable, OutcomeUnknown) as error:
-                    if self._monotonic() >= give_up:
+                    if self._patience.is_over(give_up):
                         raise RedisUnavailable(
                             f"request {given}: {error}; it may still be answered"
                         ) from error
-                    await asyncio.sleep(self._jittered(pause))
+                    await asyncio.sleep(self._patience.jittered(pause))
                     pause = min(LONGEST_PAUSE_S, pause * 2)
                     continue
                 pause = FIRST_PAUSE_S
-                give_up = self._monotonic() + left_s + self._patience_s
-                await _set_within(woken, min(left_s, self._jittered(LOOK_AGAIN_S)))
+                give_up = self._patience.until(left_s)
+                await _set_within(woken, min(left_s, self._patience.jittered(LOOK_AGAIN_S)))
         if request.status == EXPIRED:
-            raise _refusal(given, "expired")
+            raise refusal(given, "expired")
         return request.value
-
-    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make a call that may be repeated until Redis answers it."""
-        pause, give_up = FIRST_PAUSE_S, self._monotonic() + self._patience_s
-        while True:
-            try:
-                return await call()
-            except (RedisUnavailable, OutcomeUnknown):
-                if self._monotonic() + pause >= give_up:
-                    raise
-            await asyncio.sleep(self._jittered(pause))
-            pause = min(LONGEST_PAUSE_S, pause * 2)
-
-    def _jittered(self, seconds: float) -> float:
-        return seconds * (0.75 + 0.5 * self._chance())
-
-
-_REFUSALS: dict[str, tuple[type[EventRouterError], str]] = {
-    "unknown": (UnknownRequest, "there is no request {}, or no longer"),
-    "stranger": (NotTheOwner, "request {} was put to another user"),
-    "answered before": (AlreadyAnswered, "request {} is answered already"),
-    "expired": (RequestExpired, "request {} expired; nobody answered in time"),
-}
-
-
-def _refusal(given: RequestId, outcome: str) -> EventRouterError:
-    error, message = _REFUSALS[outcome]
-    return error(message.format(given))
-
-
-def _parsed(request_id: str) -> RequestId:
-    """Return the parts of an id. Raises UnknownRequest for what can be none: there is no such request."""
-    try:
-        return parse_request_id(request_id)
-    except InvalidRequest as error:
-        raise UnknownRequest(str(error)) from None
-
-
-def _identifier(name: str, value: str | int) -> str:
-    try:
-        return check_identifier(name, value)
-    except InvalidEvent as error:
-        raise InvalidRequest(str(error)) from None
-
-
-def _text(name: str, value: str) -> str:
-    if not isinstance(value, str):
-        raise InvalidRequest(f"{name} must be text, not {type(value).__name__}")
-    try:
-        check_text(name, value)
-    except InvalidEvent as error:
-        raise InvalidRequest(str(error)) from None
-    return value
 
 
 async def _set_within(woken: asyncio.Event, seconds: float) -> None:
