@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any
 
 from redis.asyncio import Redis
 
@@ -20,7 +19,7 @@ from event_router.core.handler import EventHandler
 from event_router.core.keys import KeyNames
 from event_router.core.registry import HandlerRegistry
 from event_router.messaging.preparing import SHARDS, Prepared, Preparer
-from event_router.messaging.sending import BATCH, Sender
+from event_router.messaging.sending import BATCH, Command, Sender
 
 MAXLEN = 10_000
 """About how many entries a stream keeps that no router trims."""
@@ -133,20 +132,20 @@ class StreamProducer:
             ProducedInPart: some were added, or may have been; it says of each what is known.
             RedisUnavailable, RedisRefused: none was added.
         """
-        entries: list[Prepared] = []
+        commands: list[Command] = []
         rest = iter(events)
         while part := list(islice(rest, BATCH)):
             for event in part:
                 try:
-                    entries.append(self._preparer.prepare(stream, event))
+                    commands.append(self._command(self._preparer.prepare(stream, event)))
                 except InvalidEvent as error:
-                    raise InvalidEvent(f"event {len(entries)}: {error}", error.reason) from None
+                    raise InvalidEvent(f"event {len(commands)}: {error}", error.reason) from None
             await asyncio.sleep(0)
-        return await self._sender.send_many([self._command(entry) for entry in entries])
+        return await self._sender.send_many(commands)
 
     async def _add(self, entry: Prepared) -> str:
         command = self._command(entry)
         return await self._sender.send(entry.stream, lambda: self._sender.call(*command))
 
-    def _command(self, entry: Prepared) -> tuple[Any, ...]:
+    def _command(self, entry: Prepared) -> Command:
         return ("XADD", entry.stream, *self._trim, "*", *entry.fields)
