@@ -15,6 +15,9 @@ from tests.environment.servers import Server, free_port
 from tests.environment.waiting import eventually
 from tests.integration.cli_calls import Called, call, refusal
 
+# What the command does with a server is tested on both elsewhere.
+pytestmark = pytest.mark.once
+
 STATE, CHANNEL = "chat:state:j-1", "sse:events:j-1"
 
 
@@ -119,7 +122,9 @@ def test_a_job_that_has_ended_is_told_at_once(
 def test_a_status_that_sounds_final_ends_nothing(redis_client: redis.Redis, env: Mapping[str, str]) -> None:
     """The state knows whether a step was the last one; a later one with a smaller number may be."""
     watching = Watching(redis_client, env)
+    before = reads(redis_client)
     step(redis_client, 5, "error")
+    eventually(lambda: reads(redis_client) >= before + 4, within=10, what="the state is looked at")
     step(redis_client, 6, "running")
     step(redis_client, 0, "shipped", terminal=True)
     redis_client.publish(CHANNEL, '{"seq": 0, "status": "shipped", "terminal": true}')
@@ -146,8 +151,12 @@ def test_without_live_messages_the_state_tells_the_end(
 
 
 def test_the_end_is_seen_through_a_restart_of_pubsub(
-    redis_client: redis.Redis, env: Mapping[str, str], new_server: ServerFactory
+    redis_client: redis.Redis,
+    env: Mapping[str, str],
+    new_server: ServerFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("event_router.messaging.job_watch.SILENCE_S", 60)  # the gap is what tells it
     pubsub = new_server().start()
     both = env | {"REDIS_PUBSUB_URL": pubsub.url}
     step(redis_client, 1, live=False)
@@ -189,7 +198,7 @@ def test_ids_with_stars_watch_nobody_else(redis_client: redis.Redis, env: Mappin
     found: list[Any] = []
 
     def watch() -> None:
-        found.append(call("job", "watch", "*", "--timeout", "1", env=env))
+        found.append(call("job", "watch", "*", "--timeout", "0.5", env=env))
 
     thread = threading.Thread(target=watch)
     thread.start()

@@ -20,6 +20,9 @@ from tests.environment.servers import Server
 from tests.environment.waiting import eventually
 from tests.integration.cli_calls import call, refusal
 
+# What the command does with a server is tested on both elsewhere.
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def env(server: Server) -> Mapping[str, str]:
@@ -178,7 +181,6 @@ def tail_of() -> Iterator[Callable[..., Running]]:
         running.kill()
 
 
-@pytest.mark.once
 def test_goes_on_through_a_restart_and_ends_with_control_c(
     new_server: ServerFactory, tail_of: Callable[..., Running]
 ) -> None:

@@ -88,6 +88,7 @@ async def test_a_frozen_server_is_noticed_and_left(new_server: ServerFactory) ->
         server.thaw()
 
 
+@pytest.mark.once
 async def test_a_quiet_server_is_not_left(server: Server) -> None:
     async with subscribed(server, "a", heartbeat_s=0.02) as (subscriber, noted):
         with server.client() as client:
@@ -103,6 +104,7 @@ async def test_a_quiet_server_is_not_left(server: Server) -> None:
     assert not noted.counts["outages begun",]
 
 
+@pytest.mark.once
 async def test_a_half_open_connection_is_noticed(proxy: Proxy, server: Server) -> None:
     async with subscribed(proxy, "a", timeout_s=0.3) as (subscriber, noted):
         proxy.freeze()
@@ -114,6 +116,18 @@ async def test_a_half_open_connection_is_noticed(proxy: Proxy, server: Server) -
         assert await following(subscriber.listen(), 1) == [1]
 
 
+@pytest.mark.once
+async def test_what_was_on_its_way_when_unsubscribed_is_not_given(proxy: Proxy, server: Server) -> None:
+    async with subscribed(proxy, "a", "b", heartbeat_s=60) as (subscriber, _):
+        proxy.freeze()
+        await publish(server, "a", 1)
+        await subscriber.unsubscribe("a")
+        proxy.thaw()
+        await publish(server, "b", 2)
+        assert await following(subscriber.listen(), 1) == [2]
+
+
+@pytest.mark.once
 async def test_whoever_stops_reading_is_cut_off_and_learns_it(
     new_server: ServerFactory, proxy: Proxy
 ) -> None:
@@ -138,6 +152,7 @@ async def test_whoever_stops_reading_is_cut_off_and_learns_it(
         assert noted.counts["outages begun",] == 1
 
 
+@pytest.mark.once
 async def test_a_flood_leaves_the_loop_to_others_and_the_memory_bounded(
     server: Server, redis_bytes: redis.Redis
 ) -> None:
