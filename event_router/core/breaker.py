@@ -11,7 +11,11 @@ EntryKey = tuple[str, str]
 """Stream and entry id."""
 
 
-class _Attempt(msgspec.Struct):
+_NO_ENTRY: EntryKey = ("", "")
+"""Of a success nothing but its time matters."""
+
+
+class _Attempt(msgspec.Struct, gc=False):
     entry: EntryKey
     key: str
     ok: bool
@@ -54,10 +58,10 @@ class CircuitBreaker:
         failed = sum(not attempt.ok for attempt in self._attempts)
         return f"<CircuitBreaker {'open' if self.open else 'closed'} {failed}/{len(self._attempts)} failed>"
 
-    def succeeded(self, entry: EntryKey, key: str) -> None:
+    def succeeded(self) -> None:
         """Record an attempt that succeeded."""
         self._last_success = now = self._clock()
-        self._attempts.append(_Attempt(entry, key, True, now))
+        self._attempts.append(_Attempt(_NO_ENTRY, "", True, now))
 
     def failed(self, entry: EntryKey, key: str, previous_failure: float | None) -> bool:
         """Record an attempt that failed; return whether this opened the breaker.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
+import msgspec
 from msgspec import Meta
 
 from event_router.core.timestamps import format_time, to_datetime, utc_day
@@ -40,25 +41,25 @@ Sequence = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Percent = Annotated[int, Meta(ge=0, le=100)] | Annotated[float, Meta(ge=0, le=100)]
 
 
-class Entry:
+class Entry(msgspec.Struct, eq=False, gc=False):
     """One XADDed record as it was read: names and values alternate in `fields`, as bytes.
 
     Attributes:
         deliveries: the group's delivery counter, which counts handler starts.
-        time_ms: epoch milliseconds in the entry's id.
     """
 
-    __slots__ = ("deliveries", "fields", "id", "stream", "time_ms")
-
-    def __init__(self, stream: str, id: str, fields: list[bytes], deliveries: int = 1) -> None:
-        self.stream = stream
-        self.id = id
-        self.fields = fields
-        self.deliveries = deliveries
-        self.time_ms = int(id.partition("-")[0])
+    stream: str
+    id: str
+    fields: list[bytes]
+    deliveries: int = 1
 
     def __repr__(self) -> str:
         return f"<Entry {self.stream} {self.id} deliveries={self.deliveries}>"
+
+    @property
+    def time_ms(self) -> int:
+        """Epoch milliseconds in the entry's id."""
+        return int(self.id.partition("-")[0])
 
     @property
     def size(self) -> int:
@@ -66,7 +67,7 @@ class Entry:
         return sum(map(len, self.fields))
 
 
-class Event(Generic[Data]):
+class Event(msgspec.Struct, Generic[Data], kw_only=True, eq=False):
     """A decoded entry, as a handler receives it.
 
     Attributes:
@@ -83,46 +84,17 @@ class Event(Generic[Data]):
         traceparent: the W3C trace context, if the producer gave one.
     """
 
-    __slots__ = (
-        "attempt",
-        "data",
-        "domain",
-        "id",
-        "key",
-        "producer_id",
-        "source",
-        "stream",
-        "time_ms",
-        "traceparent",
-        "type",
-    )
-
-    def __init__(
-        self,
-        *,
-        id: str,
-        stream: str,
-        domain: str,
-        type: str,
-        key: str,
-        data: Data,
-        time_ms: int,
-        attempt: int = 1,
-        producer_id: str | None = None,
-        source: str | None = None,
-        traceparent: str | None = None,
-    ) -> None:
-        self.id = id
-        self.stream = stream
-        self.domain = domain
-        self.type = type
-        self.key = key
-        self.data = data
-        self.time_ms = time_ms
-        self.attempt = attempt
-        self.producer_id = producer_id
-        self.source = source
-        self.traceparent = traceparent
+    id: str
+    stream: str
+    domain: str
+    type: str
+    key: str
+    data: Data
+    time_ms: int
+    attempt: int = 1
+    producer_id: str | None = None
+    source: str | None = None
+    traceparent: str | None = None
 
     def __repr__(self) -> str:
         return f"<Event {self.domain}:{self.type} {self.stream} {self.id} attempt={self.attempt}>"

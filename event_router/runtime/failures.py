@@ -87,7 +87,7 @@ class Failures:
     def succeeded(self, delivery: Delivery) -> None:
         """Record an attempt whose handler ran to its end."""
         breaker = self.breakers[delivery.domain]
-        breaker.succeeded(delivery.key, _ordering_key(delivery))
+        breaker.succeeded()
         if breaker.open and delivery.probe:
             self._close(delivery.domain)
 

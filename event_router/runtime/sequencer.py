@@ -13,8 +13,10 @@ from bisect import insort
 from collections.abc import KeysView
 from typing import Any
 
+import msgspec
+
 from event_router.core.effects import Effects, Newest, UnitOfWork, is_canonical
-from event_router.core.entity import UNKNOWN, StateReader
+from event_router.core.entity import UNKNOWN
 from event_router.core.errors import InvalidState, RedisRefused, RedisUnavailable, StateError
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.ports import StateReadPort
@@ -25,65 +27,48 @@ Place = tuple[str, str]
 """A key and a field."""
 
 
-class _View:
+class _View(msgspec.Struct, eq=False):
     """What this process knows of one hash while deliveries that touch it are in flight.
 
     Attributes:
+        values: fields as the finished handlers leave them, as far as is known.
         turns: those deliveries' turns, in the order in which they touched it.
         running: sequence numbers of the turns whose handlers still run, lowest first.
-        values: fields as the finished handlers leave them, as far as is known.
-        recent: the first of them came from `RecentState`.
+        recent: the first of the values came from `RecentState`.
         epoch: raised whenever what is known turned out wrong.
     """
 
-    __slots__ = ("changed", "epoch", "recent", "running", "turns", "values", "waiting")
-
-    def __init__(self, values: dict[str, str | None] | None) -> None:
-        self.turns: dict[Turn, None] = {}
-        self.running: list[int] = []
-        self.waiting: dict[int, asyncio.Future[None]] | None = None
-        self.recent = values is not None
-        self.values: dict[str, str | None] = {} if values is None else values
-        self.epoch = 0
-        self.changed: asyncio.Future[None] | None = None
+    values: dict[str, str | None] = {}
+    turns: dict[Turn, None] = {}
+    running: list[int] = []
+    recent: bool = False
+    epoch: int = 0
+    waiting: dict[int, asyncio.Future[None]] | None = None
+    changed: asyncio.Future[None] | None = None
 
 
-class Turn(StateReader):
-    """One handler run's place in the order of each entity it touches.
+class Turn(msgspec.Struct, eq=False):
+    """One handler run's place in the order of each entity it touches: a `StateReader`.
 
     Attributes:
+        unit: what the handler read and recorded.
         stale: what it read was built on something that was not applied.
         recent: it read something from `RecentState`.
         waited_s: seconds it waited for its turn or for Redis; these are not the handler's.
         waits_since: since when it waits now (monotonic seconds), None if it does not.
     """
 
-    __slots__ = (
-        "_open_reads",
-        "_sequencer",
-        "_views",
-        "finished",
-        "number",
-        "recent",
-        "stale",
-        "succeeded",
-        "unit",
-        "waited_s",
-        "waits_since",
-    )
-
-    def __init__(self, sequencer: Sequencer, number: int) -> None:
-        self._sequencer = sequencer
-        self._views: dict[str, _View] = {}
-        self.number = number
-        self.unit = UnitOfWork()
-        self.finished = False
-        self.succeeded = False
-        self.stale = False
-        self.recent = False
-        self._open_reads = 0
-        self.waited_s = 0.0
-        self.waits_since: float | None = None
+    _sequencer: Sequencer
+    number: int
+    unit: UnitOfWork
+    _views: dict[str, _View] = {}
+    finished: bool = False
+    succeeded: bool = False
+    stale: bool = False
+    recent: bool = False
+    _open_reads: int = 0
+    waited_s: float = 0.0
+    waits_since: float | None = None
 
     def keys(self) -> KeysView[str]:
         """Return the entities it touched."""
@@ -98,7 +83,12 @@ class Turn(StateReader):
         views = self._sequencer.views
         view = views.get(key)
         if view is None:
-            view = views[key] = _View(self._sequencer.recent.take(key))
+            view = self._sequencer.recent.take(key)
+            if view is None:
+                view = _View()
+            else:
+                view.recent = True
+            views[key] = view
         view.turns[self] = None
         running = view.running
         if not running or running[-1] < self.number:
@@ -162,7 +152,7 @@ class Turn(StateReader):
         self.succeeded = succeeded
         for key, view in self._views.items():
             view.running.remove(self.number)
-            if succeeded and not self.stale:
+            if view.values and succeeded and not self.stale:
                 _carry_over(self.unit, key, view.values)
             if view.waiting and view.running:
                 comes = view.waiting.pop(view.running[0], None)
@@ -190,7 +180,7 @@ class Turn(StateReader):
             if not view.turns and views.get(key) is view:
                 del views[key]
                 if view.values:
-                    self._sequencer.recent.keep(key, view.values)
+                    self._sequencer.recent.keep(key, view)
         self._views = {}
 
     def _is_open(self, view: _View, key: str, field: str) -> bool:
@@ -211,13 +201,13 @@ class Sequencer(Service):
         self._wake = asyncio.Event()
         self._next = 0
         self.loop = asyncio.get_running_loop()
-        self.recent = RecentState(clock.monotonic)
+        self.recent: RecentState[_View] = RecentState(clock.monotonic)
         self.views: dict[str, _View] = {}
 
     def turn(self) -> Turn:
         """Return the next turn."""
         self._next += 1
-        return Turn(self, self._next)
+        return Turn(self, self._next, UnitOfWork())
 
     def fetch(self, place: Place) -> asyncio.Future[str | None]:
         """Return a future of the field's value in Redis."""

@@ -21,7 +21,7 @@ class Domain:
 
     def succeed(self, times: int = 1, key: str = "good") -> None:
         for _ in range(times):
-            self.breaker.succeeded(self._entry(), key)
+            self.breaker.succeeded()
 
     def fail(self, times: int = 1, keys: int = 10, previous: float | None = None) -> bool:
         opened = False
@@ -63,7 +63,7 @@ class TestMajority:
         domain.succeed(1_000)
         for index in range(52):
             domain.breaker.failed((BIKES, f"{index}-9"), f"k{index}", None)
-            domain.breaker.succeeded((BIKES, f"{index}-8"), "good") if index % 4 == 0 else None
+            domain.breaker.succeeded() if index % 4 == 0 else None
         assert domain.breaker.open, repr(domain.breaker)
 
 

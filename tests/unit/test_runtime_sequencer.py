@@ -232,9 +232,12 @@ class TestRecentState:
         assert len(bench.state.reads) == 1
 
     async def test_a_conflict_on_it_is_noted(self, bench: Bench) -> None:
-        bench.sequencer.recent.keep(K, {"a": "old"})
+        first = bench.turn(K)
+        old = await first.read(K, "a")
+        first.finish(succeeded=True)
+        first.release(applied=True)
         turn = bench.turn(K)
-        assert await turn.read(K, "a") == "old"
+        assert await turn.read(K, "a") == old
         turn.finish(succeeded=True)
         turn.release(applied=False)
         assert "1 of 1 wrong" in repr(bench.sequencer.recent)
