@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from event_router.cli.acl import acl
 from event_router.cli.check import check
 from event_router.cli.demo import demo
 from event_router.cli.dlq import group as dlq
 from event_router.cli.input import group as input_
 from event_router.cli.job import group as job
+from event_router.cli.pause import pause, resume
 from event_router.cli.presence import presence
 from event_router.cli.publish import publish
 from event_router.cli.run import run
@@ -31,8 +33,11 @@ app.add_typer(state, name="state")
 app.command()(status)
 app.command()(pending)
 app.command()(tail)
+app.command()(pause)
+app.command()(resume)
 app.add_typer(job, name="job")
 app.add_typer(dlq, name="dlq")
 app.command()(presence)
 app.add_typer(input_, name="input")
+app.command()(acl)
 app.command()(demo)
