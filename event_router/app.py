@@ -28,6 +28,7 @@ from event_router.handler_loading import load_handlers as load_handlers
 from event_router.ops.http import HttpServer
 from event_router.ops.logs import LogObserver, configure
 from event_router.ops.metrics import GroupFigures, RouterMetrics, new_registry
+from event_router.ops.pauses import PauseReports
 from event_router.patterns.input_expiry import InputExpiry
 from event_router.patterns.input_store import InputStore
 from event_router.patterns.presence import Presence
@@ -37,6 +38,7 @@ from event_router.redis_io.claims import Claims
 from event_router.redis_io.commits import Commits
 from event_router.redis_io.groups import Groups
 from event_router.redis_io.lag import inspect
+from event_router.redis_io.pauses import StoredPauses
 from event_router.redis_io.reader import StreamReader
 from event_router.redis_io.server import check_server
 from event_router.redis_io.state_reads import StateReads
@@ -52,6 +54,7 @@ from event_router.runtime.groups import GroupKeeper
 from event_router.runtime.housekeeper import Housekeeper
 from event_router.runtime.leases import Leases, Overdue
 from event_router.runtime.observer import Observer, Observers
+from event_router.runtime.pauses import Pauses
 from event_router.runtime.presence_expiry import PresenceExpiry
 from event_router.runtime.retries import Retries
 from event_router.runtime.router import Parts, Router
@@ -180,7 +183,10 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         consumer=consumer,
         connected=metrics.connected,
     )
-    observer: Observer = Observers([metrics, LogObserver(clock, consumer), live.streams_observer])
+    pause_reports = PauseReports(every_stream)
+    observer: Observer = Observers(
+        [metrics, LogObserver(clock, consumer), live.streams_observer, pause_reports]
+    )
     connectivity = Connectivity(clock, observer)
 
     def link(role: str, timeout_s: float = settings.redis_timeout_s) -> Link:
@@ -254,7 +260,12 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         claims=claims, dispatcher=dispatcher, policy=policy, connectivity=connectivity, observer=observer
     )
     suspects = Suspects(
-        clock, starts=starts, dispatcher=dispatcher, connectivity=connectivity, observer=observer
+        clock,
+        starts=starts,
+        dispatcher=dispatcher,
+        connectivity=connectivity,
+        observer=observer,
+        paused=pauses.paused,
     )
     retries = Retries(
         clock,
@@ -268,6 +279,7 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         observer=observer,
         in_flight=in_flight,
         streams=streams,
+        paused=pauses.paused,
     )
     claimer = Claimer(
         clock,
@@ -282,6 +294,7 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         streams=every_stream,
         min_idle_ms=settings.claim_min_idle_ms,
         interval_s=settings.claim_interval_ms / 1000,
+        paused=pauses.paused,
     )
     consumer_loop = Consumer(
         clock,
@@ -297,7 +310,15 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         read_count=settings.read_count,
         block_ms=settings.read_block_ms,
         max_in_flight=settings.max_in_flight,
+        paused=pauses.paused,
     )
+
+    async def pauses_changed() -> None:
+        in_flight.notify()
+        suspects.look_again()
+        await reads.unblock()
+
+    pauses.changed = pauses_changed
     trimmed_before: dict[str, int] = {}
 
     async def refresh() -> None:
@@ -324,6 +345,7 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
     async def check() -> None:
         for warning in await check_server(control):
             structlog.get_logger("event_router").warning("server_configuration", problem=warning)
+        await pauses.run_once()  # before anything is claimed or read
 
     parts = Parts(
         groups=groups,
@@ -388,6 +410,7 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         beside=(
             *live.services,
             presence,
+            pauses,
             *_input_expiry(clock, domains, InputStore(control, names), connectivity, observer),
         ),
     )
@@ -395,8 +418,8 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         host=settings.http_host,
         port=settings.http_port,
         stuck=router.stuck,
-        readiness=lambda: router.readiness() | live.readiness(),
-        registry=new_registry(package_version(), metrics, live.metrics),
+        readiness=lambda: router.readiness() | pauses.readiness() | live.readiness(),
+        registry=new_registry(package_version(), metrics, pause_reports, live.metrics),
     )
     return _Assembled(router, http, tuple(links.values()), live, address, consumer, every_stream)
 

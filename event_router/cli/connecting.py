@@ -51,7 +51,7 @@ async def connected(settings: Settings, *, operator: bool = False) -> AsyncItera
 
     from event_router.redis_client.address import parse_url
     from event_router.redis_client.connections import open_client
-    from event_router.redis_client.replies import translated
+    from event_router.redis_client.replies import is_denied, translated
 
     address = parse_url(url_of(settings, operator=operator))
     client = open_client(address, timeout_s=settings.redis_timeout_s, name="event-router-cli")
@@ -60,9 +60,19 @@ async def connected(settings: Settings, *, operator: bool = False) -> AsyncItera
     except (RedisUnavailable, RedisRefused, RedisError) as error:
         problem = translated(error)
         kind = RedisUnavailable if isinstance(problem, RedisUnavailable) else RedisRefused
-        raise kind(f"{address.redacted}: {problem}") from error
+        remedy = _needed_user(settings, operator=operator) if is_denied(problem) else ""
+        raise kind(f"{address.redacted}: {problem}{remedy}") from error
     finally:
         await client.aclose(close_connection_pool=True)
+
+
+def _needed_user(settings: Settings, *, operator: bool) -> str:
+    """Return which user lacks the permission and which one has it; rules for both come from `acl`."""
+    if not operator:
+        return "; the router's user needs it: `event-router acl` has its rule"
+    if settings.operator_url is None:
+        return "; this needs the operator's user: set EVENT_ROUTER_OPERATOR_URL to a URL with it"
+    return "; the operator's user, of EVENT_ROUTER_OPERATOR_URL, needs it: `event-router acl` has its rule"
 
 
 def complete(command: Coroutine[Any, Any, int | None]) -> None:
@@ -86,6 +96,18 @@ def streams_of(settings: Settings, only: str | None = None) -> list[str]:
         return [only.removeprefix("dlq:")]
     domains = settings.domains or registry_of(settings).domains
     return [stream for domain in domains for stream in settings.streams(domain)]
+
+
+def served_stream(settings: Settings, stream: str) -> str:
+    """Return the stream if it is one of the served domains'.
+
+    Raises:
+        WrongUsage: it is not; names those that are.
+    """
+    known = streams_of(settings)
+    if stream not in known:
+        raise WrongUsage(f"{stream!r} is no stream of the served domains: {', '.join(known)}")
+    return stream
 
 
 def moment(text: str | None, option: str) -> int | None:

@@ -9,7 +9,8 @@ import typer
 
 from event_router.cli.connecting import complete, connected, settings_from, streams_of
 from event_router.cli.options import Config, Form, Output, Stream, StreamsUrl
-from event_router.cli.output import print_json, print_table
+from event_router.cli.output import print_json, print_table, printable
+from event_router.cli.pause import as_row
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -27,17 +28,29 @@ def status(
 
 
 async def _status(only: str | None, config: Config, streams_url: str | None, output: Output) -> None:
+    from event_router.redis_client.sent_once import SentOnce
     from event_router.redis_io.lag import inspect
+    from event_router.redis_io.pauses import StoredPauses
 
     settings = settings_from(config, streams_url)
     streams = streams_of(settings, only)
     async with connected(settings) as client:
         found = [await inspect(client, stream, settings.group) for stream in streams]
+        pauses = await StoredPauses(SentOnce(client), settings.group).read(streams)
+    paused = {stream: as_row(pause) for stream, pause in pauses.items()}
     if output is Output.json:
-        print_json({"streams": [{name: getattr(row, name) for name in COLUMNS} for row in found]})
+        lines = [
+            {name: getattr(row, name) for name in COLUMNS}
+            | ({"paused": paused[row.stream]} if row.stream in paused else {})
+            for row in found
+        ]
+        print_json({"streams": lines})
         return
     rows = [[_known(getattr(row, name)) for name in COLUMNS] for row in found]
     print_table([name.replace("_", " ") for name in COLUMNS], rows, numbers=6)
+    for stream, pause in paused.items():
+        until = pause["until"] or f"`event-router resume {stream}`"
+        print(printable(f"{stream} is paused until {until}, by {pause['by']}: {pause['reason']}"))
 
 
 def pending(

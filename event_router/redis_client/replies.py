@@ -47,6 +47,7 @@ _PASSING_CODES = (
     "ERR max number of clients",
     "ERR MULTI is not allowed",
 )
+_DENIED = ("NOPERM", "ACL failure in script", "The user executing the script can't")
 _NO_GROUP_KEY = re.compile(r"No such key '(.*?)' or consumer group")
 
 
@@ -75,6 +76,13 @@ def translated(error: BaseException) -> EventRouterError:
     if text.startswith("NOSCRIPT"):
         return NoScript(text)
     return RedisRefused(text or type(error).__name__)
+
+
+def is_denied(error: BaseException) -> bool:
+    """Whether the user lacks a permission for the command, or for one in a script."""
+    if isinstance(error, exceptions.NoPermissionError):
+        return True
+    return any(code in str(error)[:200] for code in _DENIED)
 
 
 def _described(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
 from event_router.core.event import Entry
@@ -31,6 +31,8 @@ class Claimer(Service):
     2. once a second ask whether anything is due, and sweep if so;
     3. every claim interval sweep anyway, the cursor walked to its end;
     4. after a lost read, look for entries that were delivered to us without our knowing.
+
+    A paused stream is left alone, and made up for when it goes on.
     """
 
     name = "claim"
@@ -50,6 +52,7 @@ class Claimer(Service):
         streams: Sequence[str],
         min_idle_ms: int,
         interval_s: float,
+        paused: Callable[[str], bool] = lambda stream: False,
     ) -> None:
         super().__init__(clock)
         self._claims = claims
@@ -63,12 +66,15 @@ class Claimer(Service):
         self._streams = streams
         self._min_idle_ms = min_idle_ms
         self._interval_s = interval_s
+        self._paused = paused
         self._read_lost = asyncio.Event()
-        self._started = False
+        self._lost: set[str] = set()
+        self._left: dict[str, list[str]] = {}
         self.own_taken = asyncio.Event()
 
     def read_lost(self) -> None:
         """Note that a read's reply was lost: entries may be pending that we never saw."""
+        self._lost.update(self._streams)
         self._read_lost.set()
 
     async def run(self) -> None:
@@ -77,13 +83,13 @@ class Claimer(Service):
         while True:
             self.beat()
             try:
-                if not self._started:
+                if not self.own_taken.is_set():
                     await self.take_own()
                     self._connectivity.answered("control")
-                    self._started = True
                     self.own_taken.set()
-                if self._read_lost.is_set():
-                    self._read_lost.clear()
+                await self.take_left()
+                self._read_lost.clear()
+                if self._open(self._lost):
                     await self.recover_lost()
                 now = self.clock.monotonic()
                 full = now >= next_sweep
@@ -94,7 +100,7 @@ class Claimer(Service):
                         await self.sweep(stream)
                         self._connectivity.answered("control")
             except RedisUnavailable as error:
-                self._read_lost.set()
+                self.read_lost()
                 await self._connectivity.failed("control", error)
                 continue
             except NoGroup:
@@ -109,6 +115,9 @@ class Claimer(Service):
     async def take_own(self) -> None:
         """Take what this consumer left pending before it was started anew."""
         for stream in self._streams:
+            if self._paused(stream):
+                self._left[stream] = await self._claims.own_ids(stream)
+                continue
             after = ""
             while True:
                 taken = await self._claims.take(stream, min_idle_ms=0, after=after, count=PAGE, own=True)
@@ -117,9 +126,19 @@ class Claimer(Service):
                 if not after:
                     break
 
+    async def take_left(self) -> None:
+        """Take what this consumer left pending of streams that were paused when it was started."""
+        for stream in self._open(self._left):
+            ids = self._left[stream]
+            for first in range(0, len(ids), PAGE):
+                page = ids[first : first + PAGE]
+                await self._bring(stream, await self._claims.take_ids(stream, page, min_idle_ms=0, own=True))
+            del self._left[stream]
+
     async def recover_lost(self) -> None:
         """Take what is pending for this consumer and not known here: the reply to a read was lost."""
-        for stream in self._streams:
+        for stream in self._open(self._lost):
+            self._lost.discard(stream)  # before the first wait: it may be lost again meanwhile
             waiting = {entry_id for name, entry_id in self._failures.waiting() if name == stream}
             unknown = [
                 entry_id
@@ -177,4 +196,9 @@ class Claimer(Service):
         """Whether there is room, and the stream's domain is not waiting for an outage to end."""
         breaker = self._failures.breakers[self._dispatcher.domain(stream)]
         room = self._in_flight.free > 0 and self._dispatcher.room > 0
-        return room and len(self._suspects) < SUSPECTS_AT_ONCE and not breaker.open
+        few_suspects = self._suspects.runnable < SUSPECTS_AT_ONCE
+        return room and few_suspects and not breaker.open and not self._paused(stream)
+
+    def _open(self, streams: Collection[str]) -> list[str]:
+        """Return those of the streams that are not paused, in the order of the settings."""
+        return [stream for stream in self._streams if stream in streams and not self._paused(stream)]

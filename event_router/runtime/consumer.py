@@ -51,6 +51,7 @@ class Consumer(Service):
         read_count: int,
         block_ms: int,
         max_in_flight: int,
+        paused: Callable[[str], bool] = lambda stream: False,
     ) -> None:
         super().__init__(clock)
         self._reads = reads
@@ -65,6 +66,7 @@ class Consumer(Service):
         self._read_count = read_count
         self._block_ms = block_ms
         self._max_in_flight = max_in_flight
+        self._paused = paused
         self._rotation = 0
         self._backlogged: list[str] = []
         self._all_read_at = float("-inf")
@@ -174,4 +176,5 @@ class Consumer(Service):
             for domain, streams in self._streams.items()
             if not self._failures.breakers[domain].open
             for stream in streams
+            if not self._paused(stream)
         ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from event_router.core.pause import Pause
     from event_router.runtime.delivery import Delivery
 
 
@@ -68,6 +69,12 @@ class Observer:
 
     def retained(self, stream: str, trimmed: int) -> None:
         """Settled entries were trimmed."""
+
+    def paused(self, pause: Pause) -> None:
+        """An operator paused a stream, or changed its pause."""
+
+    def resumed(self, stream: str) -> None:
+        """A stream that was paused is read again."""
 
     def refused(self, what: str, error: str) -> None:
         """Redis refused something that trying again will not mend; somebody must look."""

@@ -20,6 +20,8 @@ from event_router.runtime.starts import Starts
 
 PROBE_INTERVAL_S = 2.0
 ONCE_AT_MOST = 200
+PAUSED_INTERVAL_S = 1.0
+"""How often entries that are due are looked at while their stream is paused."""
 
 
 class Retries(Service):
@@ -46,6 +48,7 @@ class Retries(Service):
         observer: Observer,
         in_flight: InFlight,
         streams: dict[str, tuple[str, ...]],
+        paused: Callable[[str], bool] = lambda stream: False,
     ) -> None:
         super().__init__(clock)
         self._failures = failures
@@ -58,6 +61,7 @@ class Retries(Service):
         self._observer = observer
         self._in_flight = in_flight
         self._streams = streams
+        self._paused = paused
         self._wake = asyncio.Event()
         self._next_probe = 0.0
         self._probes: Counter[str] = Counter()
@@ -86,8 +90,10 @@ class Retries(Service):
         await self.write_leases()
         now = self.clock.monotonic()
         due = self._failures.due(now, min(ONCE_AT_MOST, self._dispatcher.room, self._in_flight.free))
-        if due:
-            await self._start(due)
+        paused = [item for item in due if self._paused(item.key[0])]
+        self._failures.put_back(paused, now + PAUSED_INTERVAL_S)
+        if len(due) > len(paused):
+            await self._start([item for item in due if not self._paused(item.key[0])])
         open_domains = [domain for domain, breaker in self._failures.breakers.items() if breaker.open]
         if open_domains and now >= self._next_probe:
             self._next_probe = now + PROBE_INTERVAL_S
@@ -136,15 +142,20 @@ class Retries(Service):
         """Start one entry of the domain: in turn one that failed and one that is new."""
         self._probes[domain] += 1
         held = self._failures.held[domain]
-        if held and self._probes[domain] % 2 and await self._start([_first(held)], probe=True):
-            return
+        first = next((key for key in held if not self._paused(key[0])), None)
+        if first and self._probes[domain] % 2:
+            if await self._start([held.pop(first)], probe=True):
+                return
+            first = next((key for key in held if not self._paused(key[0])), None)
         for stream in self._streams[domain]:
+            if self._paused(stream):
+                continue
             entries = await self._reads.read((stream,), count=1, block_ms=None)
             if entries:
                 self._starts.probe(entries[0])
                 return
-        if held:
-            await self._start([_first(held)], probe=True)
+        if first in held:
+            await self._start([held.pop(first)], probe=True)
 
     async def _sleep(self) -> None:
         now = self.clock.monotonic()
@@ -158,7 +169,3 @@ class Retries(Service):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, min(waits))):
                 await self._wake.wait()
-
-
-def _first(held: dict[EntryKey, Scheduled]) -> Scheduled:
-    return held.pop(next(iter(held)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 
 from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
 from event_router.core.event import Entry
@@ -35,12 +36,14 @@ class Suspects(Service):
         dispatcher: Dispatcher,
         connectivity: Connectivity,
         observer: Observer,
+        paused: Callable[[str], bool] = lambda stream: False,
     ) -> None:
         super().__init__(clock)
         self._starts = starts
         self._dispatcher = dispatcher
         self._observer = observer
         self._connectivity = connectivity
+        self._paused = paused
         self._queue: dict[tuple[str, str], Entry] = {}
         self._wake = asyncio.Event()
 
@@ -49,6 +52,11 @@ class Suspects(Service):
 
     def __contains__(self, key: tuple[str, str]) -> bool:
         return key in self._queue
+
+    @property
+    def runnable(self) -> int:
+        """How many suspects wait whose stream is not paused."""
+        return sum(not self._paused(stream) for stream, _ in self._queue)
 
     def keys(self) -> list[tuple[str, str]]:
         """Return stream and id of every suspect that waits."""
@@ -60,6 +68,10 @@ class Suspects(Service):
             self._queue[entry.stream, entry.id] = entry
         self._wake.set()
 
+    def look_again(self) -> None:
+        """Run what may run now: a stream was paused, or goes on."""
+        self._wake.set()
+
     def drop(self, key: tuple[str, str]) -> None:
         """Forget a suspect that somebody else took over."""
         self._queue.pop(key, None)
@@ -67,7 +79,7 @@ class Suspects(Service):
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            while not self._queue:
+            while not self.runnable:
                 self.rest()
                 self._wake.clear()
                 await self._wake.wait()
@@ -97,7 +109,8 @@ class Suspects(Service):
             await barrier.wait()
 
     def _next_group(self) -> list[Entry]:
-        ordered = sorted(self._queue.values(), key=lambda entry: entry.deliveries)
+        waiting = [entry for entry in self._queue.values() if not self._paused(entry.stream)]
+        ordered = sorted(waiting, key=lambda entry: entry.deliveries)
         least = ordered[0].deliveries
         size = max(1, min(TOGETHER, self._dispatcher.room)) if least <= 1 else 1
         return [entry for entry in ordered[:size] if entry.deliveries == least]

@@ -97,6 +97,8 @@ class Runtime:
         self.commits, self.state, self.reads = FakeCommits(), FakeState(), FakeReads()
         self.claims, self.group_port = FakeClaims(), FakeGroups()
         self._services = services
+        self.paused: set[str] = set()
+        pausing: dict[str, Any] = {"paused": self.paused.__contains__}
         registry = HandlerRegistry()
         for domain in STREAMS:
             registry.register(Rides(domain, handle))
@@ -139,7 +141,7 @@ class Runtime:
         self.starts = Starts(claims=self.claims, dispatcher=self.dispatcher, policy=policy, **told)
         connected: dict[str, Any] = {"connectivity": self.connectivity}
         held: dict[str, Any] = {**connected, "claims": self.claims, "in_flight": self.in_flight}
-        self.suspects = Suspects(clock, starts=self.starts, dispatcher=self.dispatcher, **told)
+        self.suspects = Suspects(clock, starts=self.starts, dispatcher=self.dispatcher, **told, **pausing)
         self.retries = Retries(
             clock,
             failures=self.failures,
@@ -150,6 +152,7 @@ class Runtime:
             recreate=self.groups.recreate,
             streams=STREAMS,
             **shared,
+            **pausing,
         )
         self.leases = Leases(
             clock,
@@ -171,6 +174,7 @@ class Runtime:
             min_idle_ms=MIN_IDLE_MS,
             interval_s=15,
             **held,
+            **pausing,
         )
         self.consumer = Consumer(
             clock,
@@ -184,6 +188,7 @@ class Runtime:
             block_ms=5_000,
             max_in_flight=2_000,
             **shared,
+            **pausing,
         )
         self.housekeeper = Housekeeper(
             clock,

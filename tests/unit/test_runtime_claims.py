@@ -226,6 +226,7 @@ class TestLostRead:
             runtime.claims.add(entry(2, "b2"), owner=ME, idle_ms=0)
             runtime.claims.add(entry(3, "b3", deliveries=2), owner=ME, idle_ms=0)
             runtime.claims.add(entry(4), owner=OTHER, idle_ms=0)
+            runtime.claimer.read_lost()
             await runtime.claimer.recover_lost()
             await until(lambda: len(held.begun) == 2)
             assert held.begun == [entry_id(1), entry_id(2)]
