@@ -354,10 +354,16 @@ REDIS = Row(
             steps=((None, "green"), (0.001, "red")),
         ),
         Panel(
-            "Breakers",
-            "1 while a domain is paused because most of its events fail at once.",
+            "Not read",
+            "1 while a domain's breaker is open because most of its events fail at once, or an operator has"
+            " paused a stream.",
             "none",
-            (Query(f"max by (namespace, domain) (event_router_circuit_open{{{HERE}}})", "{{domain}}"),),
+            (
+                Query(
+                    f"max by (namespace, domain) (event_router_circuit_open{{{HERE}}})", "{{domain}} breaker"
+                ),
+                Query(f"max {BY_STREAM} (event_router_stream_paused{{{STREAM}}})", "{{stream}} paused"),
+            ),
             steps=RED_FROM_ONE,
             maximum=1,
         ),

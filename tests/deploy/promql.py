@@ -18,6 +18,7 @@ GROUP_FIGURES = {
     "event_router_pending_messages",
     "event_router_stream_entries_added_total",
     "event_router_stream_length",
+    "event_router_stream_paused",
 }
 # Labels that tell one reporting pod from another, or a clause that may keep them.
 OF_REPORTER = {"instance", "pod", "without"}
@@ -44,7 +45,7 @@ def wrongly_summed(expression: str) -> set[str]:
 def unfiltered(expression: str) -> str:
     """The expression with a result wherever its operands have one: no comparison or absence leaves out."""
     compared = re.sub(r" (==|!=|<=|>=|<|>) (?!bool)", r" \1 bool ", expression)
-    return re.sub(r"\babsent\(", "(", compared)
+    return re.sub(r"\babsent\(", "(", compared).replace(" unless ", " and ")
 
 
 def _without_labels(expression: str) -> str:

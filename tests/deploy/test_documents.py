@@ -22,7 +22,7 @@ TEXTS = {page: (ROOT / "docs" / page).read_text(encoding="utf-8") for page in PA
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LOOKING = ("status", "pending", "check", "dlq list")
 # Named in the runbook before they are built.
-TO_COME = {"consumers", "doctor", "explain", "group", "pause", "resume", "retention"}
+TO_COME = {"consumers", "doctor", "explain", "group", "retention"}
 
 every_page = pytest.mark.parametrize("page", PAGES)
 
