@@ -202,8 +202,21 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
     control = links["control"]
     claims = Claims(control, group, consumer)
     group_port = Groups(control, group)
-    commits = Commits(links["commit"], group)
+    commits = Commits(
+        links["commit"],
+        group,
+        names=names,
+        presence_ttl_ms=int(settings.presence_ttl_s * 1000),
+        dedupe_ttl_ms=settings.dedupe_window_s * 1000,
+    )
     reads = StreamReader(links["read"], control, group, consumer)
+    pauses = Pauses(
+        clock,
+        pauses=StoredPauses(control, group),
+        connectivity=connectivity,
+        observer=observer,
+        streams=every_stream,
+    )
 
     in_flight = InFlight(min(FIRST_LIMIT, settings.max_in_flight))
     metrics.in_flight = lambda: len(in_flight)

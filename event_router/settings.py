@@ -114,6 +114,13 @@ class Settings(BaseSettings):
         le=315_360_000,
         description="How long is known when a user was last seen, in seconds.",
     )
+    dedupe_window_s: int = Field(
+        3600,
+        ge=0,
+        le=31_536_000,
+        description="How long a producer's `id` is remembered, so that a repetition does not count,"
+        " in seconds; 0: not at all.",
+    )
     group: Name = Field("event-router-group", description="The consumer group.")
     consumer: Name | None = Field(
         None,

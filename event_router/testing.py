@@ -115,6 +115,15 @@ class State(Mapping[str, Mapping[str, str]]):
             if entry["channel"] == channel
         ]
 
+    @property
+    def presence(self) -> dict[str, str]:
+        """Return each user's latest status, by the times of the events; nobody's time is up here."""
+        latest: dict[str, tuple[int, str]] = {}
+        for user_id, _, status, at in self._model.presence:
+            if int(at) >= latest.get(user_id, (0, ""))[0]:
+                latest[user_id] = int(at), status
+        return {user_id: status for user_id, (_, status) in latest.items()}
+
     def ttl_s(self, key: str) -> float | None:
         """Return the time to live a key was given last, in seconds; None for one that stays."""
         ttl_ms = self._model.ttl_ms.get(key)
@@ -208,8 +217,8 @@ class _Application(StateReader):
         unit = UnitOfWork()
         await route.call(decoded, StateTransaction(decoded, self._names, unit, self))
         unit.refuse_contradictions()
-        answer = state._model.commit(Settlement(entry.stream, entry.id, unit))
-        if answer.verdict is not Verdict.COMMITTED:
+        answer = state._model.commit(Settlement(entry.stream, entry.id, unit, None, decoded.unique_id))
+        if answer.verdict is Verdict.INVALID:
             self._dead_letter(published, "invalid", answer.reason)
 
     def _entry(self, published: Published) -> Entry:

@@ -30,7 +30,7 @@ class Logout(msgspec.Struct):
 
 
 class AuthEventHandler(EventHandler):
-    """Keeps each user's sign-in state and counts the logins of a day."""
+    """Keeps each user's sign-in state and presence, and counts the logins of a day."""
 
     domain = "auth"
 
@@ -45,6 +45,7 @@ class AuthEventHandler(EventHandler):
             raise Reject(f"login_days of user {event.data.user_id!r}: {error}") from None
         user.set_latest(last_login=event.timestamp)
         user.increment("login_count")
+        state.presence(event.data.user_id, "online", connection=event.data.device)
         state.statistics("daily", day).increment("logins")
         days = known.with_day(day)
         if days is not known:
@@ -55,8 +56,9 @@ class AuthEventHandler(EventHandler):
 
     @on("logout")
     async def logout(self, event: Event[Logout], state: StateTransaction) -> None:
-        """Keep the time of the latest logout."""
+        """Keep the time of the latest logout; the user is gone, on every device."""
         state.entity("user", event.data.user_id).set_latest(last_logout=event.timestamp)
+        state.presence(event.data.user_id, "offline")
 
 
 def _notify(event: Event[Login], state: StateTransaction, streak: int, newest: date) -> None:

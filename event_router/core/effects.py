@@ -225,16 +225,21 @@ class Newest(Effects):
         self.ttl_ms = ttl_ms
 
 
+StatusChange = tuple[str, str | Literal[False], str, str]
+"""User, connection or False, status, and since when (epoch milliseconds as decimal text)."""
+
+
 class UnitOfWork(Effects):
     """What one event's handler read, and the effects it recorded."""
 
-    __slots__ = ("reads",)
+    __slots__ = ("presence", "reads")
 
     def __init__(self) -> None:
         self.hashes = {}
         self.emissions = []
         self.branches = []
         self.reads: Reads = {}
+        self.presence: list[StatusChange] | None = None
 
     def read(self, key: str, field: str, value: str | None) -> None:
         """Note what the handler read, None where the field was absent; the first answer stands."""

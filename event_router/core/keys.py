@@ -117,6 +117,11 @@ def early_answers_key(request_id: str) -> str:
     return f"{OWN_PREFIX}:input:early:{request_id}"
 
 
+def dedupe_key(stream: str, unique_id: str) -> str:
+    """Return the mark of an event that its producer gave an id, while the id is remembered."""
+    return f"{OWN_PREFIX}:dedupe:{stream}:{unique_id}"
+
+
 def shard_of(key: str, shards: int) -> int:
     """Return the shard of an ordering key: the md5 of its UTF-8 bytes as a number, modulo the shards."""
     if shards == 1:

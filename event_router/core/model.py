@@ -17,10 +17,11 @@ from event_router.core.effects import (
     Newest,
     Once,
     Reads,
+    StatusChange,
     is_canonical,
 )
 from event_router.core.errors import NoGroup
-from event_router.core.keys import dead_letter_stream
+from event_router.core.keys import dead_letter_stream, dedupe_key
 from event_router.core.outcome import Answer, DeadLetter, Settlement, Verdict
 from event_router.core.values import text_bytes
 from event_router.core.versions import newer
@@ -37,6 +38,7 @@ class StateModel:
         streams: key to the entries in it, each as names and values in turn.
         others: key to the Redis type, of keys that are neither.
         ttl_ms: key to the time to live it was given last.
+        presence: changes of presence in the order of their commits.
         pending: stream to the ids delivered to the group and not settled; a stream that is missing here
             has no group.
     """
@@ -45,7 +47,9 @@ class StateModel:
     streams: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
     ttl_ms: dict[str, int] = field(default_factory=dict)
+    presence: list[StatusChange] = field(default_factory=list)
     pending: dict[str, set[str]] = field(default_factory=dict)
+    dedupe_ttl_ms: int = 3_600_000
 
     def type_of(self, key: str) -> str:
         """Return the key's Redis type, `none` where it does not exist."""
@@ -69,6 +73,10 @@ class StateModel:
         """Validate, acknowledge and apply one settlement, or leave everything as it is."""
         pending = self.pending[settlement.stream]
         work = settlement.work
+        mark = settlement.unique_id and dedupe_key(settlement.stream, settlement.unique_id)
+        if mark and not isinstance(work, DeadLetter) and self.type_of(mark) != "none":
+            pending.discard(settlement.id)
+            return Answer(Verdict.SETTLED)
         validation = _Validation(self)
         try:
             if isinstance(work, DeadLetter):
@@ -89,6 +97,10 @@ class StateModel:
             )
         else:
             self._apply(validation.counting)
+            self.presence += work.presence or ()
+            if mark:
+                self.others[mark] = "string"
+                self.ttl_ms[mark] = self.dedupe_ttl_ms
         return Answer(Verdict.COMMITTED)
 
     def _apply(self, groups: list[Effects]) -> None:

@@ -79,9 +79,11 @@ class Settlement(msgspec.Struct):
 
     Attributes:
         decided_on: what the handler had read when it decided on a dead letter; it is checked, too.
+        unique_id: what a repetition of the event by its producer has in common with it, if anything.
     """
 
     stream: str
     id: str
     work: UnitOfWork | DeadLetter
     decided_on: UnitOfWork | None = None
+    unique_id: str | None = None

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 import msgspec
 
-from event_router.core.effects import Effects, Newest, Once, UnitOfWork
+from event_router.core.effects import Effects, Newest, Once, StatusChange, UnitOfWork
 from event_router.core.entity import Entity, Statistics
 from event_router.core.entity import StateReader as StateReader
 from event_router.core.errors import StateError
 from event_router.core.event import AnyEvent
 from event_router.core.human_input import HumanInputState
 from event_router.core.keys import KeyNames
+from event_router.core.presence import STATUSES, Status
+from event_router.core.timestamps import shortened
 from event_router.core.values import encode_value, ttl_in_ms
 
 MARK_TTL_S = 40 * 24 * 3600
@@ -140,6 +142,25 @@ class StateTransaction:
         return HumanInputState(
             job_id, event=self.event, names=self.names, at=at, publish=self.publish, emit=self.emit
         )
+
+    def presence(self, user_id: str, status: Status, *, connection: str | None = None) -> None:
+        """Note that a user is there, or not, as of the event's time; see `patterns.Presence`.
+
+        It counts for `PRESENCE_TTL_S` from the event's time on. The latest change of each connection
+        counts; `offline` without a connection ends all of the user's connections up to the event's time.
+        A change of the user's status is announced on the channel `presence`.
+
+        Raises:
+            StateError: the status is none of `online`, `away`, `busy` and `offline`.
+        """
+        if status not in STATUSES:
+            raise StateError(f"status {shortened(status)} is none of {', '.join(STATUSES)}")
+        unit = self._unit
+        change: StatusChange = (user_id, connection or False, status, str(self.event.time_ms))
+        if unit.presence is None:
+            unit.presence = [change]
+        else:
+            unit.presence.append(change)
 
     def once(self, mark: str, *, ttl_s: float = MARK_TTL_S) -> Branch:
         """Return a place for effects that count only the first time a mark is reached.

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 from redis.asyncio import Redis
 
 from event_router.core.errors import ConfigurationError, InvalidEvent, StateError
 from event_router.core.payloads import check_identifier
+from event_router.core.presence import STATUSES, Status
 from event_router.core.timestamps import LAST_MS, parse_time, shortened, to_datetime, to_milliseconds
 from event_router.core.values import text_bytes
 from event_router.patterns.bounded import BoundedCalls
 from event_router.redis_client.script import Caller, Script
-
-Status = Literal["online", "away", "busy", "offline"]
 
 MAX_CONNECTIONS = 64
 """Of a user's connections so many count, the newest (`lua/presence.lua`)."""
@@ -150,8 +149,8 @@ class Presence:
         Raises:
             StateError: an argument is not possible.
         """
-        if status not in get_args(Status):
-            raise StateError(f"status {shortened(status)} is none of {', '.join(get_args(Status))}")
+        if status not in STATUSES:
+            raise StateError(f"status {shortened(status)} is none of {', '.join(STATUSES)}")
         user = _identifier("user_id", user_id)
         where = "" if connection is None else _identifier("connection", connection)
         when = "" if at is None else str(_milliseconds(at))

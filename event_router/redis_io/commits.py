@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
+from event_router.core.channels import PRESENCE
 from event_router.core.effects import Effects, Emission, HashEffects, Newest, Once
-from event_router.core.keys import checkpoint_key, dead_letter_stream
+from event_router.core.keys import KeyNames, checkpoint_key, dead_letter_stream, dedupe_key
 from event_router.core.outcome import Answer, DeadLetter, Settlement, Verdict
 from event_router.redis_client.connections import Link
 from event_router.redis_client.script import Script
@@ -34,25 +35,49 @@ class Prepared(msgspec.Struct, gc=False):
 
     Attributes:
         weight: its share of a batch, 1 for an ordinary event, more for large ones.
+        presence: it changes who is present.
     """
 
     stream: str
     packed: bytes
     weight: int
+    presence: bool = False
 
 
 class Commits:
-    """Commits batches over one connection of its own."""
+    """Commits batches over one connection of its own.
 
-    def __init__(self, link: Link, group: str) -> None:
+    Args:
+        presence_ttl_ms: how long a change of presence counts.
+        dedupe_ttl_ms: how long a producer's id is remembered; 0 for not at all.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        group: str,
+        *,
+        names: KeyNames | None = None,
+        presence_ttl_ms: int = 60_000,
+        dedupe_ttl_ms: int = 3_600_000,
+    ) -> None:
+        names = names or KeyNames()
         self._link = link
         self._group = group
-        self._script = Script("commit")
+        self._presence = (
+            presence_ttl_ms,
+            names.outbox(str(PRESENCE)),
+            str(names.outbox_maxlen),
+            str(PRESENCE),
+        )
+        self._dedupe_ttl_ms = dedupe_ttl_ms
+        self._script = Script("commit", fragments=("versions", "presence", "presence_announced"))
 
     def prepare(self, settlement: Settlement) -> Prepared:
         """Pack one entry's part. Raises StateError for effects that contradict each other."""
         stream, work = settlement.stream, settlement.work
         branches: Sequence[Any] = ()
+        rest: tuple[Any, ...] = ()
         if isinstance(work, DeadLetter):
             reads = {} if settlement.decided_on is None else settlement.decided_on.reads
             hashes: Sequence[Any] = ()
@@ -62,17 +87,26 @@ class Commits:
             if work.branches:
                 work.refuse_contradictions()
                 branches = [*map(_branch, work.branches)]
-        packed = _encoded((stream, settlement.id, reads, hashes, emissions, branches))
-        return Prepared(stream, packed, 1 if len(packed) < ORDINARY_BYTES else _weight(work, packed))
+            if work.presence is not None or settlement.unique_id is not None:
+                rest = (work.presence or False, self._dedupe(stream, settlement.unique_id))
+        packed = _encoded((stream, settlement.id, reads, hashes, emissions, branches, *rest))
+        weight = 1 if len(packed) < ORDINARY_BYTES else _weight(work, packed)
+        return Prepared(stream, packed, weight, bool(rest and rest[0]))
+
+    def _dedupe(self, stream: str, unique_id: str | None) -> Any:
+        if unique_id is None or not self._dedupe_ttl_ms:
+            return False
+        return dedupe_key(stream, unique_id), str(self._dedupe_ttl_ms)
 
     def pack(self, batch_of: Sequence[Settlement | Prepared]) -> bytes:
         """Return the batch as the script takes it; sending it again unchanged is safe."""
         units = [self.prepare(part) if isinstance(part, Settlement) else part for part in batch_of]
         streams = list({unit.stream: None for unit in units})
-        head = _pack((self._group, checkpoint_key(self._group), streams))
-        # An array of four: the three above, then the array of units, each packed already.
+        presence = any(unit.presence for unit in units) and self._presence
+        head = _pack((self._group, checkpoint_key(self._group), streams, presence))
+        # An array of five: the four above, then the array of units, each packed already.
         size = len(units).to_bytes(4, "big")
-        return b"".join([b"\x94", head[1:], b"\xdd", size, *[unit.packed for unit in units]])
+        return b"".join([b"\x95", head[1:], b"\xdd", size, *[unit.packed for unit in units]])
 
     async def send(self, packed: bytes) -> list[Answer]:
         """Commit a packed batch and return the answer for each entry, in order.

@@ -141,7 +141,7 @@ class Committer(Service):
         if committed:
             self._observer.committed(committed, self.clock.monotonic() - started)
         if denied:
-            await self._connectivity.failed("commit", RedisUnavailable(f"NOPERM this user may not {denied}"))
+            await self._connectivity.failed("commit", RedisUnavailable(_prevented(denied)))
         else:
             self._connectivity.answered("commit")
 
@@ -198,6 +198,11 @@ class Committer(Service):
         self._in_flight.remove(delivery)
         if delivery.letter is not None and applied:
             self._observer.dead_lettered(delivery, delivery.letter.reason, delivery.letter.error)
+
+
+def _prevented(what: str) -> str:
+    """Say what keeps the commit from being made: a key of the router's own, or a missing permission."""
+    return what if what.startswith("key ") else f"NOPERM this user may not {what}"
 
 
 def _meet(one: Delivery, other: Delivery) -> bool:

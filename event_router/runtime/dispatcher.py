@@ -281,7 +281,8 @@ class Dispatcher:
         worker = delivery.task
         try:
             await route.call(event, StateTransaction(event, self._names, turn.unit, turn))  # type: ignore[union-attr, arg-type]  # decoded
-            delivery.prepared = self._commits.prepare(Settlement(entry.stream, entry.id, turn.unit))
+            settlement = Settlement(entry.stream, entry.id, turn.unit, None, event.unique_id)  # type: ignore[union-attr]  # decoded
+            delivery.prepared = self._commits.prepare(settlement)
         except Reject as error:
             letter = ("rejected", str(error) or "rejected by its handler")
         except (InvalidState, StateError) as error:

@@ -6,7 +6,9 @@ import time
 from functools import partial
 
 import redis
+import redis.asyncio
 
+from event_router import StreamProducer
 from tests.acceptance.workplace import WORK, Workplace
 from tests.conftest import RouterFactory
 from tests.environment.proxy import Proxy
@@ -67,6 +69,21 @@ def test_a_commit_whose_reply_is_lost_counts_once(
     assert redis_client.hget("state:user:late", "login_count") == "20"
     assert redis_client.hget("stats:daily:2026-10-01", "logins") == "21"
     eventually(lambda: router.metric("events_processed_total", event_type="login") == 21, within=5)
+
+
+async def test_what_a_producer_sends_again_after_a_lost_reply_counts_once(
+    server: Server, redis_client: redis.Redis, proxy: Proxy, new_router: RouterFactory
+) -> None:
+    router = new_router(server.url).start()
+    drop = proxy.drop_reply("XADD", times=2)
+    event = {"type": "login", "user_id": "7", "id": "login-1"}
+    async with redis.asyncio.Redis(port=proxy.port) as behind_proxy:
+        await StreamProducer(behind_proxy, retries=2).produce("events:auth", event)
+    assert drop.dropped == 2
+    assert redis_client.xlen("events:auth") == 3
+    await_settled(redis_client, AUTH, within=5)
+    assert redis_client.hget("state:user:7", "login_count") == "1"
+    eventually(lambda: router.metric("events_duplicate_total") == 2, within=5)
 
 
 def test_entries_of_a_read_whose_reply_is_lost_are_found_while_the_router_runs(

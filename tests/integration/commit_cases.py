@@ -98,6 +98,7 @@ class Case:
     unit: Any
     reads: Any
     letter: DeadLetter | None
+    unique_id: str | None = None
 
     def settlement(self, hashes: dict[str, dict[str, str]]) -> Settlement:
         """Return what is committed; `hashes` is what an up-to-date read finds."""
@@ -106,7 +107,7 @@ class Case:
         unit = unit_of(*self.unit)
         for stale, key, field, value in self.reads:
             unit.read(key, field, value if stale else hashes.get(key, {}).get(field))
-        return Settlement(self.stream, self.entry_id, unit)
+        return Settlement(self.stream, self.entry_id, unit, None, self.unique_id)
 
 
 def plain_effects(pools: Pools) -> st.SearchStrategy[list[Any]]:
@@ -151,6 +152,7 @@ def batches(pools: Pools, entry_ids: Sequence[str]) -> st.SearchStrategy[list[Ca
         unit=st.tuples(effects, st.lists(once | newest, max_size=2)),
         reads=st.lists(st.tuples(pools.stale, keys, fields, st.none() | pools.values), max_size=2),
         letter=pools.letters,
+        unique_id=st.none() | st.none() | st.sampled_from(("a", "ключ")),
     )
     return st.lists(cases, min_size=1, max_size=8)
 

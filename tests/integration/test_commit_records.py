@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from event_router.core.effects import Newest, Once, UnitOfWork
-from event_router.core.outcome import MAX_LETTER_FIELDS, Answer, Verdict
+from event_router.core.outcome import MAX_LETTER_FIELDS, Answer, Settlement, Verdict
 from event_router.redis_io.dead_letter_format import unpack
 from tests.environment.servers import Server
 from tests.integration.commit_bench import (
     COMMITTED,
     HOUR_MS,
+    SETTLED,
     STREAM,
     CommitBench,
     as_bytes,
@@ -136,3 +137,43 @@ class TestConditions:
         assert bench.client.hget("job", "stage") == (b"new" if wins else b"old")
         assert bench.client.xlen("log") == int(wins)
         assert (bench.client.pttl("job") > 0) == wins
+
+
+class TestDedupe:
+    def repeated(self, *ids: str, unique_id: str = "a") -> list[Settlement]:
+        return [Settlement(STREAM, entry_id, incrementing(), None, unique_id) for entry_id in ids]
+
+    def test_what_a_producer_sent_twice_counts_once(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0", "2-0", "3-0")
+        assert bench.send(self.repeated("1-0", "2-0")) == [COMMITTED, SETTLED]
+        assert bench.send(self.repeated("3-0")) == [SETTLED]
+        assert bench.client.hgetall("k") == {b"n": b"1"}
+        assert not bench.pending(STREAM), "a repetition is settled"
+
+    def test_the_same_id_in_another_stream_is_another_event(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0")
+        bench.deliver("events:y", "1-0")
+        other = Settlement("events:y", "1-0", incrementing(), None, "a")
+        assert bench.send([*self.repeated("1-0"), other]) == [COMMITTED, COMMITTED]
+
+    def test_sent_again_it_is_settled_and_not_counted(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0")
+        for answer in (COMMITTED, SETTLED):
+            assert bench.send(self.repeated("1-0")) == [answer]
+        assert bench.client.hgetall("k") == {b"n": b"1"}
+
+    def test_what_became_no_state_may_be_sent_again(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0", "2-0")
+        bench.client.hset("k", "n", "text")
+        assert bench.send(self.repeated("1-0"))[0].verdict is Verdict.INVALID
+        bench.client.delete("k")
+        assert bench.send(self.repeated("2-0")) == [COMMITTED]
+
+    def test_the_id_is_forgotten_after_its_window(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0", "2-0")
+        bench.send(self.repeated("1-0"))
+        (mark,) = bench.client.keys("event-router:dedupe:*")
+        assert mark == b"event-router:dedupe:events:x:a"
+        assert HOUR_MS - 60_000 < bench.client.pttl(mark) <= HOUR_MS
+        bench.client.delete(mark)
+        assert bench.send(self.repeated("2-0")) == [COMMITTED]

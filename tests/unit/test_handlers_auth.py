@@ -27,6 +27,14 @@ def pinned(state: State) -> dict[str, str]:
     return {field: state[USER][field] for field in FIELDS}
 
 
+def test_who_signed_in_last_is_present() -> None:
+    gone = event("auth", "logout", user_id="2", timestamp="2026-11-03T11:00:00Z")
+    again = login("2026-11-03T12:00:00Z", user_id="3", device="phone")
+    late = event("auth", "logout", user_id="3", timestamp="2026-11-03T11:00:00Z")
+    state = apply(AuthEventHandler(), [login(), login(user_id="2"), gone, again, late])
+    assert state.presence == {"1": "online", "2": "offline", "3": "online"}
+
+
 def test_a_login() -> None:
     state = apply(AuthEventHandler(), [login(ip="10.0.0.1", device="phone")])
     assert pinned(state) == {

@@ -1,14 +1,17 @@
 #!lua
 -- Commits a batch: for each unit of work validate, acknowledge, apply; never one in part.
 --
--- ARGV[1]: msgpack array {group, checkpoint key, streams, units}; all values are text.
---   unit: {stream, entry id, reads, hashes, emissions, branches}
+-- ARGV[1]: msgpack array {group, checkpoint key, streams, presence, units}; all values are text.
+--   presence: false where no unit changes it, else {ttl, fan-out log, its maxlen, channel}
+--   unit: {stream, entry id, reads, hashes, emissions, branches, changes, dedupe}
 --   reads: key -> field -> value as it was read, false where it was absent
 --   hashes: {key, sets, latest, increments, maxima, deletes, cleared, ttl or nil}, where sets are
 --     field -> value, latest field -> {version, value}, increments and maxima field -> integer
 --   emissions: {stream, maxlen or false, names and values in turn}
 --   branches: {ONCE, mark, ttl, hashes, emissions, branches} or
 --     {NEWEST, key, version, ttl, record, hashes, emissions, branches}
+--   changes of presence: {user, connection or false, status, time}, see presence.lua
+--   dedupe: false, or {mark, ttl}; where the mark stands the unit is settled without effects
 -- Reply: one answer a unit: 1 committed, 0 settled before, 2 conflict, {3, reason} invalid,
 --   {4, what} denied by the ACL, {5, error} failed after the acknowledgement (never expected).
 -- NOGROUP ends the script with nothing written. Times to live are milliseconds.
@@ -18,7 +21,7 @@ local MAX_ARGS = 6000 -- unpack fails at about 8,000 values
 
 local call, unpack, match, find, format = redis.call, unpack, string.match, string.find, string.format
 local batch = cmsgpack.unpack(ARGV[1])
-local group, checkpoint_key, streams, units = batch[1], batch[2], batch[3], batch[4]
+local group, checkpoint_key, streams, presence, units = batch[1], batch[2], batch[3], batch[4], batch[5]
 
 -- Integers. Lua's numbers are doubles: up to 15 digits they are exact, beyond that text is used.
 
@@ -90,27 +93,6 @@ local function less(a, b)
     local x, y = match(a, '%d+'), match(b, '%d+')
     if a_negative then x, y = y, x end
     return magnitude_less(x, y)
-end
-
--- Versions: numbers joined by ':' or '-', then '@' and text. Lua compares text by locale: use bytes.
-
-local function bytes_greater(a, b)
-    for i = 1, math.min(#a, #b) do
-        local x, y = a:byte(i), b:byte(i)
-        if x ~= y then return x > y end
-    end
-    return #a > #b
-end
-
-local function newer(a, b)
-    while true do
-        local x, mark, a_rest = match(a, '^(%d+)([:@-])(.*)$')
-        local y, _, b_rest = match(b, '^(%d+)([:@-])(.*)$')
-        if not x or not y then return bytes_greater(a, b) end
-        if x ~= y then return magnitude_less(y, x) end
-        a, b = a_rest, b_rest
-        if mark == '@' then return bytes_greater(a, b) end
-    end
 end
 
 -- Permissions and key types, asked once a batch for each kind of key.
@@ -363,7 +345,7 @@ local function check_hash(h, reads, alone)
     end
     for field, version_and_value in pairs(latest) do
         i = i + 1
-        if not values[i] or newer(version_and_value[1], values[i]) then
+        if not values[i] or newer_version(version_and_value[1], values[i]) then
             writes[w + 1], writes[w + 2], writes[w + 3], writes[w + 4] = field, version_and_value[2], wanted[i], version_and_value[1]
             w = w + 4
         end
@@ -434,7 +416,7 @@ local function check_branch(branch)
     if status then return status, reason end
     flush_field(key, 'version')
     local stored = versions[key] or call('HGET', key, 'version')
-    branch.won = not stored or newer(branch[3], stored)
+    branch.won = not stored or newer_version(branch[3], stored)
     if branch.won then
         versions[key] = branch[3]
         return check(branch[6], branch[7], branch[8])
@@ -559,6 +541,17 @@ function apply(hashes, emissions, branches, id)
 end
 
 local acknowledged
+local presence_changes = {}
+local presence_reason, presence_denied -- what makes changing it impossible
+
+-- Presence is the router's own: what is wrong with its keys is no entry's fault, so all wait.
+local function presence_impossible()
+    if presence_reason == nil then
+        presence_reason, presence_denied = presence_problem(presence[2])
+        presence_reason = presence_reason or false
+    end
+    return presence_reason
+end
 
 local function take_back()
     for i = #undo, 1, -1 do
@@ -567,8 +560,17 @@ local function take_back()
 end
 
 local function process(unit)
-    local stream, id = unit[1], unit[2]
+    local stream, id, changes, dedupe = unit[1], unit[2], unit[7], unit[8]
+    if dedupe then
+        local what = denied('mark', dedupe[1])
+        if what then return { DENIED, what } end
+        if call('EXISTS', dedupe[1]) == 1 then
+            call('XACK', stream, group, id)
+            return SETTLED
+        end
+    end
     local status, reason = check_unit(unit)
+    if not status and changes and presence_impossible() then status, reason = DENIED, presence_reason end
     if status then
         take_back()
         if #call('XPENDING', stream, group, id, id, 1) == 0 then return SETTLED end
@@ -581,6 +583,10 @@ local function process(unit)
     end
     acknowledged = true
     apply(unit[4], unit[5], unit[6], id)
+    if dedupe then call('SET', dedupe[1], id, 'PX', dedupe[2]) end
+    if changes then
+        for i = 1, #changes do presence_changes[#presence_changes + 1] = changes[i] end
+    end
     return COMMITTED
 end
 
@@ -614,6 +620,11 @@ for i, unit in ipairs(units) do
     if answer == COMMITTED or answer == SETTLED then settled[unit[1]] = true end
 end
 for key in pairs(tallies) do flush(key) end
+if #presence_changes > 0 then
+    local now_ms = presence_now()
+    local changed = observe_presence(now_ms, presence[1], presence_changes)
+    announce_presence(presence[2], presence[3], presence[4], now_ms, changed)
+end
 
 -- The checkpoint: everything up to an id is settled; '(' means everything before it. When nothing is
 -- pending that is all that was delivered, which the last entry settled need not be.
