@@ -176,7 +176,7 @@ class Effects:
         """Return the effects on one hash, to be added to."""
         found = self.hashes.get(key)
         if found is None:
-            found = self.hashes[key] = HashEffects.of(key)
+            found = self.hashes[key] = HashEffects(key, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING)
         return found
 
     def emit(self, stream: str, fields: Mapping[str, object], maxlen: int | None) -> None:

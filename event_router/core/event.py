@@ -46,20 +46,21 @@ class Entry(msgspec.Struct, eq=False, gc=False):
 
     Attributes:
         deliveries: the group's delivery counter, which counts handler starts.
+        time_ms: epoch milliseconds in the entry's id.
     """
 
     stream: str
     id: str
     fields: list[bytes]
     deliveries: int = 1
+    time_ms: int = -1
+
+    def __post_init__(self) -> None:
+        if self.time_ms < 0:
+            self.time_ms = int(self.id.partition("-")[0])
 
     def __repr__(self) -> str:
         return f"<Entry {self.stream} {self.id} deliveries={self.deliveries}>"
-
-    @property
-    def time_ms(self) -> int:
-        """Epoch milliseconds in the entry's id."""
-        return int(self.id.partition("-")[0])
 
     @property
     def size(self) -> int:
