@@ -8,6 +8,7 @@ from event_router.cli.acl import acl
 from event_router.cli.check import check
 from event_router.cli.demo import demo
 from event_router.cli.dlq import group as dlq
+from event_router.cli.doctor import doctor
 from event_router.cli.input import group as input_
 from event_router.cli.job import group as job
 from event_router.cli.pause import pause, resume
@@ -39,5 +40,6 @@ app.add_typer(job, name="job")
 app.add_typer(dlq, name="dlq")
 app.command()(presence)
 app.add_typer(input_, name="input")
+app.command()(doctor)
 app.command()(acl)
 app.command()(demo)

@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 
 from event_router.core.errors import RedisUnavailable
 from event_router.redis_client.address import RedisAddress
+from event_router.redis_client.connection_problems import check_tls_files, connection_problem
 from event_router.redis_client.replies import CONNECTION_LOST, translated
 
 SENTINEL_TIMEOUT_S = 1.0
@@ -33,7 +34,12 @@ def open_client(address: RedisAddress, *, timeout_s: float, name: str | None = N
 
 
 def open_pool(address: RedisAddress, *, timeout_s: float, name: str | None = None) -> ConnectionPool:
-    """Return a pool that makes connections to the server, or to the primary the Sentinels name."""
+    """Return a pool that makes connections to the server, or to the primary the Sentinels name.
+
+    Raises ConfigurationError where a file of certificates that the URL names cannot be used.
+    """
+    if address.tls:
+        check_tls_files(address)
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": min(timeout_s, 5.0),
@@ -60,7 +66,17 @@ def open_pool(address: RedisAddress, *, timeout_s: float, name: str | None = Non
     if address.tls:
         sentinel_options["ssl"] = options["ssl"] = True
     sentinel = Sentinel(address.sentinels, sentinel_kwargs=sentinel_options)
-    return cast(ConnectionPool, SentinelConnectionPool(address.service, sentinel, **options))
+    primary_pool: Any = _PrimaryPool
+    return cast(ConnectionPool, primary_pool(address.service, sentinel, **options))
+
+
+class _PrimaryPool(SentinelConnectionPool):
+    """Connections to the primary that Sentinels name; those to the Sentinels are closed with them."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        for client in self.sentinel_manager.sentinels:
+            await client.aclose(close_connection_pool=True)
 
 
 class Link:
@@ -151,8 +167,7 @@ class Link:
                 await connection.connect()
             except Exception as error:
                 await self._drop()
-                problem = translated(error)
-                raise problem from error
+                raise connection_problem(error, self._address) from error
         return connection
 
     async def _drop(self) -> None:

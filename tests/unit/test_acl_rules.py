@@ -161,3 +161,16 @@ def test_json_names_purposes() -> None:
     rows = call("acl", "--format", "json", "--stream", "audit").rows
     assert [row["user"] for row in rows] == ["event-router", "event-router-relay", "event-router-operator"]
     assert any(grant["purpose"] == "events" and "audit" in grant["keys"] for grant in rows[0]["grants"])
+
+
+@pytest.mark.parametrize("page", ["security", "doctor"])
+def test_commands_of_the_pages_exist_with_their_options(page: str) -> None:
+    text = (ROOT / f"docs/{page}.md").read_text("utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("event-router ")]
+    assert lines
+    for line in lines:
+        words = line.partition("|")[0].split()[1:]
+        shown = call(words[0], "--help")
+        assert shown.code == 0
+        assert [word for word in words if word.startswith("--") and word not in shown.out] == []
