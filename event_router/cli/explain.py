@@ -1,0 +1,149 @@
+"""`event-router explain`: where an entry is and what happened to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from event_router.cli.connecting import complete, connected, settings_from
+from event_router.cli.durations import spoken
+from event_router.cli.entry_ids import entry_id_of
+from event_router.cli.entry_types import described
+from event_router.cli.options import Config, Form, Output, StreamsUrl
+from event_router.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from event_router.redis_client.sent_once import SentOnce
+    from event_router.redis_io.dead_letter_format import Letter
+    from event_router.redis_io.whereabouts import Whereabouts
+    from event_router.settings import Settings
+
+MOST_COUNTED = 100_000
+
+Row = dict[str, Any]
+
+
+def explain(
+    stream: Annotated[str, typer.Argument(metavar="STREAM", help="The stream, such as events:auth.")],
+    entry_id: Annotated[str, typer.Argument(metavar="ID", help="The entry's id, such as 1767225600123-0.")],
+    config: Config = None,
+    streams_url: StreamsUrl = None,
+    output: Form = Output.text,
+) -> None:
+    """Say where an entry is and what happened to it; exit code 1 when there never was one of this id."""
+    complete(_explain(stream, entry_id_of(entry_id, "ID"), config, streams_url, output))
+
+
+async def _explain(stream: str, entry_id: str, config: Config, url: str | None, output: Output) -> int:
+    from event_router.redis_client.sent_once import SentOnce
+    from event_router.redis_io.pauses import StoredPauses
+    from event_router.redis_io.whereabouts import locate
+
+    settings = settings_from(config, url)
+    async with connected(settings) as client:
+        once = SentOnce(client)
+        found = await locate(once, stream, settings.group, entry_id)
+        row: Row = {"stream": stream, "id": entry_id, "state": found.state, "in_stream": found.in_stream}
+        if found.state == "pending":
+            row |= _pending(found, settings)
+        elif found.state == "undelivered":
+            row |= await _undelivered(found, once)
+        elif letter := await _letter(client, found):
+            row |= {"state": "dead-lettered", "explanation": _moved(letter), "dead_letter": letter.row()}
+        else:
+            row["explanation"] = _gone(found)
+        pause = (await StoredPauses(once, settings.group).read([stream])).get(stream)
+    if pause is not None:
+        row["paused"] = pause.reason
+    if found.fields is not None:
+        row |= described(settings, stream, entry_id, found.fields)
+    if output is Output.json:
+        print_json(row)
+    else:
+        print_table(("entry", ""), _lines(row))
+    return 1 if found.state == "never existed" and row["state"] == "never existed" else 0
+
+
+def _pending(found: Whereabouts, settings: Settings) -> Row:
+    """Say who has it, since when, and when somebody tries it again, as far as its idle time tells."""
+    left_ms = max(0, settings.claim_min_idle_ms - found.idle_ms)
+    tried = f"started {found.deliveries} of {settings.max_deliveries} times"
+    then = f"in at most {spoken(left_ms / 1000)}" if left_ms else "now"
+    next_start = f"unless it is being handled, it is tried again or taken over {then}"
+    return {
+        "explanation": f"{found.consumer} has it, {tried}; {next_start}",
+        "consumer": found.consumer,
+        "consumer_idle_ms": found.consumer_idle_ms,
+        "idle_ms": found.idle_ms,
+        "attempts": found.deliveries,
+        "max_deliveries": settings.max_deliveries,
+        "tried_again_within_ms": left_ms,
+    }
+
+
+async def _undelivered(found: Whereabouts, once: SentOnce) -> Row:
+    """Say how many entries come before it."""
+    from event_router.core.entry_id import parse_id
+    from event_router.redis_io.counting import count_entries
+
+    first = f"({found.last_delivered}" if found.group_exists else "-"
+    count, exact = await count_entries(once, found.stream, first, f"({found.id}", most=MOST_COUNTED)
+    age_s = max(0, found.server_ms - parse_id(found.id)[0]) / 1000
+    before = f"{'' if exact else 'more than '}{count}"
+    why = f"{before} entries are delivered before it" if found.group_exists else "the group does not exist"
+    return {
+        "explanation": f"not yet delivered to the group, for {spoken(age_s)}: {why}",
+        "entries_before": count,
+        "entries_before_exact": exact,
+    }
+
+
+async def _letter(client: Redis, found: Whereabouts) -> Letter | None:
+    from event_router.core.entry_id import parse_id
+    from event_router.core.keys import dead_letter_stream
+    from event_router.redis_io.dead_letters import Choice, DeadLetters
+
+    # A letter is younger than its entry, unless a producer gave the entry an id of the future.
+    added_ms = parse_id(found.id)[0]
+    choice = Choice(since_ms=added_ms if added_ms <= found.server_ms else None)
+    letters = DeadLetters(client).letters(dead_letter_stream(found.stream), choice)
+    async for letter in letters:
+        if letter.origin_id == found.id:
+            return letter
+    return None
+
+
+def _moved(letter: Letter) -> str:
+    return (
+        f"a dead letter since {letter.time}: {letter.reason}: {letter.error}; `dlq show {letter.id}` has it"
+    )
+
+
+def _gone(found: Whereabouts) -> str:
+    if found.state == "never existed":
+        if found.last_id == "0-0":
+            return "the stream has never had an entry"
+        return f"no entry of this id was ever added; the newest is {found.last_id}"
+    if found.state == "deleted":
+        return "not in the stream although older entries are: deleted by somebody (XDEL), or never added"
+    if found.state == "trimmed":
+        held = f"while {found.consumer} had it" if found.consumer else "before it was delivered"
+        return f"removed from the stream {held}, if it was ever added: by a producer's MAXLEN, XTRIM or XDEL"
+    if found.in_stream:
+        return "settled: its effects are applied, or its dead letter was written and replayed or purged since"
+    return "settled and trimmed since, if it was ever added: nothing tells the two apart"
+
+
+def _lines(row: Row) -> list[tuple[str, object]]:
+    lines: list[tuple[str, object]] = []
+    for name, value in row.items():
+        if name == "dead_letter":
+            lines += [(f"dead letter {key}", part) for key, part in value.items() if key != "stream"]
+        elif name == "fields":
+            lines += [(f"field {key}", part) for key, part in value]
+        elif value is not None:
+            lines.append((name.replace("_", " "), value))
+    return lines
