@@ -332,7 +332,6 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         await reads.unblock()
 
     pauses.changed = pauses_changed
-    trimmed_before: dict[str, int] = {}
 
     async def refresh() -> None:
         for stream in every_stream:
@@ -350,10 +349,10 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
             metrics.clock_offset_ms = status.server_ms - clock.wall_ms()
             if status.lag_is_wrong:
                 await group_port.repair_lag(stream)
-            newly_trimmed = status.trimmed_unread - trimmed_before.get(stream, 0)
-            trimmed_before[stream] = status.trimmed_unread
-            if newly_trimmed > 0:
-                observer.unread_trimmed(stream, newly_trimmed)
+            if status.trimmed_unread and (
+                uncounted := await group_port.count_trimmed(stream, status.delivered, status.trimmed_unread)
+            ):
+                observer.unread_trimmed(stream, uncounted)
 
     async def check() -> None:
         for warning in await check_server(control):

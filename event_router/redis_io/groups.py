@@ -37,6 +37,7 @@ class Groups:
         self._remove = Script("remove_consumers")
         self._retain = Script("retain")
         self._repair = Script("repair_lag")
+        self._trimmed = Script("count_trimmed")
 
     async def ensure(self, stream: str) -> GroupCreated | None:
         """Create the group where it is missing: at its checkpoint, else at 0. None if it exists."""
@@ -58,6 +59,12 @@ class Groups:
         """Trim what every group has settled, never below `least` entries; return how many went."""
         trimmed: int = await self._retain.run(self._link, (stream,), (least, TRIM_AT_ONCE))
         return trimmed
+
+    async def count_trimmed(self, stream: str, delivered: str, entries: int) -> int:
+        """Count entries that were trimmed unread behind an id; return how many no router has counted yet."""
+        arguments = (stream, delivered, entries)
+        counted: int = await self._trimmed.run(self._link, (checkpoint_key(self._group),), arguments)
+        return counted
 
     async def repair_lag(self, stream: str) -> bool:
         """Mend the group's count of read entries where it has read everything."""

@@ -27,6 +27,7 @@ class StreamStatus:
         dead_letters: entries in the stream's dead-letter stream.
         exists: whether the group exists.
         last_id: the id of the newest entry ever added.
+        delivered: the last id delivered to the group.
         trimmed_unread: entries that were trimmed before the group read them, as far as is known.
         server_ms: epoch milliseconds on the server.
         lag_is_wrong: Redis reports a lag although everything was delivered.
@@ -48,6 +49,7 @@ class StreamStatus:
     server_ms: int
     lag_is_wrong: bool
     added: int | None = None
+    delivered: str = "0-0"
     pending_of: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -92,6 +94,7 @@ def _status(stream: str, group: str, reply: list[Any]) -> StreamStatus:
         dead_letters=dead,
         exists=bool(exists),
         last_id=last_id,
+        delivered=delivered,
         trimmed_unread=trimmed,
         server_ms=int(now_ms),
         lag_is_wrong=bool(exists and delivered == last_id and reported > 0),

@@ -86,6 +86,20 @@ async def test_unread_entries_that_were_trimmed_are_counted(link: Link, client: 
     assert (found.lag, found.trimmed_unread) == (50, 40)
 
 
+async def test_a_gap_is_counted_once_whoever_sees_it(link: Link, client: redis.Redis) -> None:
+    one, other = Groups(link, GROUP), Groups(link, GROUP)
+    for kept, counted in ((60, [30, 0]), (50, [10, 0])):
+        client.xtrim(STREAM, maxlen=kept, approximate=False)
+        found = await status(link)
+        gap = (STREAM, found.delivered, found.trimmed_unread)
+        assert [await one.count_trimmed(*gap), await other.count_trimmed(*gap)] == counted
+    client.xreadgroup(GROUP, "a", {STREAM: ">"}, count=10)
+    await one.repair_lag(STREAM)
+    client.xtrim(STREAM, maxlen=20, approximate=False)
+    found = await status(link)
+    assert await other.count_trimmed(STREAM, found.delivered, found.trimmed_unread) >= 20, "a new gap"
+
+
 async def test_what_redis_cannot_tell_is_unknown(link: Link, client: redis.Redis) -> None:
     client.xdel(STREAM, "50-0")
     assert group_state(client, STREAM)["lag"] is None, "as Redis says itself"
