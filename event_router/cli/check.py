@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from event_router.cli.connecting import registry_of, url_of
 from event_router.cli.options import Config, Form, Output, StreamsUrl
 from event_router.cli.output import print_json, print_table
 
+if TYPE_CHECKING:
+    from event_router.settings import Settings
+
 
 def check(config: Config = None, streams_url: StreamsUrl = None, output: Form = Output.text) -> None:
-    """Show the settings, where each comes from, and the handlers; exit code 2 when something is wrong."""
+    """Show the settings, where each comes from, and the handlers; exit code 2 when something is wrong.
+
+    It talks to no server: `doctor` does.
+    """
     from event_router.settings import load, sources
 
     settings = load(config, redis_streams_url=streams_url)
     rows = sources(config, redis_streams_url=streams_url)
+    _check_certificates(settings)
     registry = registry_of(settings)
     routes = [route for domain in registry.domains for route in registry.routes(domain).values()]
     if output is Output.json:
@@ -38,6 +45,23 @@ def check(config: Config = None, streams_url: StreamsUrl = None, output: Form = 
         )
     if not settings.embedded:
         url_of(settings)
+
+
+def _check_certificates(settings: Settings) -> None:
+    """Raise SettingsError for a URL that names a file of certificates that cannot be used here."""
+    from event_router.core.errors import ConfigurationError
+    from event_router.redis_client.address import parse_url
+    from event_router.redis_client.connection_problems import check_tls_files
+    from event_router.settings import SettingsError, variable
+
+    for name in ("redis_streams_url", "redis_pubsub_url", "operator_url"):
+        url: str | None = getattr(settings, name)
+        if url is None:
+            continue
+        try:
+            check_tls_files(parse_url(url))
+        except ConfigurationError as error:
+            raise SettingsError(f"{variable(name)}: {error}") from None
 
 
 def written(value: Any) -> str:

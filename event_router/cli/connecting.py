@@ -50,6 +50,7 @@ async def connected(settings: Settings, *, operator: bool = False) -> AsyncItera
     from redis.exceptions import RedisError
 
     from event_router.redis_client.address import parse_url
+    from event_router.redis_client.connection_problems import connection_problem
     from event_router.redis_client.connections import open_client
     from event_router.redis_client.replies import is_denied, translated
 
@@ -60,6 +61,8 @@ async def connected(settings: Settings, *, operator: bool = False) -> AsyncItera
     except (RedisUnavailable, RedisRefused, RedisError) as error:
         problem = translated(error)
         kind = RedisUnavailable if isinstance(problem, RedisUnavailable) else RedisRefused
+        if kind is RedisUnavailable:
+            problem = connection_problem(error, address)
         remedy = _needed_user(settings, operator=operator) if is_denied(problem) else ""
         raise kind(f"{address.redacted}: {problem}{remedy}") from error
     finally:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import ssl
 
-from redis.exceptions import ConnectionError as LostConnection
-
 from event_router.core.errors import ConfigurationError, EventRouterError, RedisUnavailable
 from event_router.redis_client.address import RedisAddress
 from event_router.redis_client.replies import translated
@@ -28,7 +26,7 @@ _HINTS = (
     ("ALERT_BAD_CERTIFICATE", "the server refuses the client's certificate, ssl_certfile"),
     ("WRONG_VERSION_NUMBER", "the port does not speak TLS: write redis:// instead of rediss://"),
 )
-_CLOSED = ("Connection closed by server", "Connection reset by peer")
+_CLOSED = ("Connection closed by server", "Connection reset by peer", "Broken pipe", "EOF occurred")
 _NO_PRIMARY = "No master found for"
 _NO_SENTINEL = re.compile(r"unknown command .?SENTINEL", re.IGNORECASE)
 _SILENT = "Timeout connecting"
@@ -49,21 +47,20 @@ def connection_problem(error: BaseException, address: RedisAddress) -> RedisUnav
     for code, hint in _HINTS:
         if code in text.upper().replace(" ", "_"):
             return RedisUnavailable(f"{text}; {hint}")
-    if not address.tls and any(closed in text for closed in _CLOSED):
-        text += "; if the port speaks TLS, write rediss:// instead of redis://"
+    if any(closed in text for closed in _CLOSED):
+        text += _closed_hint(address)
     elif address.tls and _SILENT in text:
         text += "; if the port does not speak TLS, write redis:// instead of rediss://"
     return RedisUnavailable(text)
 
 
-def was_never_made(error: BaseException) -> bool:
-    """Whether the error is about a connection, and not a server's answer to a command."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, LostConnection):
-            return True
-        cause = cause.__cause__
-    return False
+def _closed_hint(address: RedisAddress) -> str:
+    """Return why a server may close a connection; it may be gone before its TLS alert has arrived."""
+    if not address.tls:
+        return "; if the port speaks TLS, write rediss:// instead of redis://"
+    if not address.options.get("ssl_certfile"):
+        return "; if the server asks for a client's certificate: ssl_certfile and ssl_keyfile in the URL"
+    return "; perhaps the server does not trust the authority of the client's certificate, ssl_certfile"
 
 
 def check_tls_files(address: RedisAddress) -> None:
