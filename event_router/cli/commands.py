@@ -9,6 +9,7 @@ from event_router.cli.check import check
 from event_router.cli.consumers import group as consumers
 from event_router.cli.demo import demo
 from event_router.cli.dlq import group as dlq
+from event_router.cli.docs import docs
 from event_router.cli.doctor import doctor
 from event_router.cli.explain import explain
 from event_router.cli.group import group as group_
@@ -49,4 +50,5 @@ app.command()(presence)
 app.add_typer(input_, name="input")
 app.command()(doctor)
 app.command()(acl)
+app.command()(docs)
 app.command()(demo)

@@ -97,7 +97,7 @@ class PayloadType:
         hints = typing.get_type_hints(struct, include_extras=True)
         identifiers = []
         for field in msgspec.structs.fields(struct):
-            kind, plain = _kind_of(hints[field.name])
+            kind, plain = kind_of(hints[field.name])
             if kind is IDENTIFIER:
                 check: Any = check_identifier
                 identifiers.append(field.name)
@@ -154,10 +154,10 @@ def _described(error: msgspec.ValidationError) -> str:
     return f"field {path.rstrip('`')!r}: {problem[:1].lower()}{problem[1:]}" if path else text
 
 
-def _kind_of(hint: Any) -> tuple[Kind | None, type | None]:
+def kind_of(hint: Any) -> tuple[Kind | None, type | None]:
     """Return the `Kind` in an annotation and its plain type, looking through unions and None."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        kinds = [_kind_of(part) for part in typing.get_args(hint) if part is not type(None)]
+        kinds = [kind_of(part) for part in typing.get_args(hint) if part is not type(None)]
         for kind, plain in kinds:
             if kind is not None:
                 return kind, plain
@@ -167,5 +167,5 @@ def _kind_of(hint: Any) -> tuple[Kind | None, type | None]:
         for note in hint.__metadata__:
             if isinstance(note, Kind):
                 return note, str
-        return _kind_of(plain)
+        return kind_of(plain)
     return None, hint if isinstance(hint, type) else None
