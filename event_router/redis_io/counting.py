@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from event_router.redis_client.script import Caller, Script
 
+LAST_ID = f"{2**64 - 1}-{2**64 - 1}"
 PAGE = 200
 """Entries one step looks at, which may be large: Redis waits for them."""
 
@@ -20,6 +21,8 @@ async def count_entries(
 
     Raises what `Link.call` raises.
     """
+    if last == "(0-0" or first == f"({LAST_ID}":
+        return 0, True  # nothing can be there, and Redis calls such a place invalid
     script = Script("count_entries")
     count = 0
     while most is None or count < most:

@@ -57,7 +57,7 @@ def test_all_routers_leave_it_alone_and_others_go_on(
     assert group_state(redis_client, WORK)["pending"] == 0
     assert routers[0].metric("stream_paused", stream=WORK) == 1
     assert routers[0].metric("stream_paused", stream=OTHER) == 0
-    redis_client.delete(KEY)
+    redis_client.pexpire(KEY, 100)  # its time is over
     await_settled(redis_client, [WORK], within=SOON + 4)
     assert workplace.counts([f"w{number}" for number in range(50)]) == {f"w{n}": 1 for n in range(50)}
     for router in routers:
@@ -128,16 +128,3 @@ def test_a_router_that_starts_or_dies_meanwhile_leaves_it_alone(
     redis_client.delete(KEY)
     await_settled(redis_client, [WORK], within=SOON + 4)
     assert workplace.counts(["g", "w"]) == {"g": 1, "w": 1}
-
-
-@pytest.mark.once
-def test_it_goes_on_by_itself_when_the_time_is_over(
-    server: Server, redis_client: redis.Redis, workplace: Workplace
-) -> None:
-    router = workplace.router(server.url, "a").start()
-    pause(redis_client, 1_500)
-    eventually(lambda: knows(router), within=2)
-    workplace.give("count", ["w"])
-    await_settled(redis_client, [WORK], within=3 + SOON)
-    assert workplace.counts(["w"]) == {"w": 1}
-    assert router.readyz()[1]["paused"] == {}

@@ -107,6 +107,11 @@ class TestRetention:
         assert (row["held_by_group"], row["held_by_consumer"], row["settled"]) == ("another", None, 4)
         assert "another" in call("retention", env=env).out
 
+    def test_nothing_was_read(self, redis_client: redis.Redis, env: Mapping[str, str]) -> None:
+        fill(redis_client, 3)
+        [row] = call("retention", STREAM, "--apply", "-o", "json", env=env).rows
+        assert (row["settled"], row["held_by_entry"], row["trimmed"]) == (0, "0-0", 0)
+
     def test_apply(self, redis_client: redis.Redis, env: Mapping[str, str]) -> None:
         redis_client.config_set("stream-node-max-entries", 1)
         try:

@@ -101,6 +101,17 @@ def test_leaving_out(reset: Callable[..., Called], redis_client: redis.Redis) ->
     assert redis_client.hget(CHECKPOINT, STREAM) == ids[5]
 
 
+def test_at_both_ends_of_all_ids(reset: Callable[..., Called], redis_client: redis.Redis) -> None:
+    first, last = "0-1", f"{2**64 - 1}-{2**64 - 1}"
+    for entry_id in (first, last):
+        redis_client.xadd(STREAM, {"type": "login"}, id=entry_id)
+    redis_client.xgroup_create(STREAM, GROUP, id="0")
+    assert reset("$").rows[0]["skipped"] == 2
+    assert lag(redis_client) == 0
+    assert reset(first).rows[0]["handled_again"] == 2
+    assert rest(redis_client) == [first, last]
+
+
 def test_pending_entries_stay_and_count_once(reset: Callable[..., Called], redis_client: redis.Redis) -> None:
     ids = fill(redis_client, 6)
     deliver(redis_client, 1, settle=False)
