@@ -141,7 +141,7 @@ WRONGS = [
 @pytest.mark.parametrize("wrong", WRONGS)
 def test_what_is_wrong_is_said_by_doctor_and_by_commands(guarded: Guarded, wrong: Wrong) -> None:
     url, said = wrong(guarded)
-    env = {"REDIS_STREAMS_URL": url, "REDIS_TIMEOUT_S": "0.5"}
+    env = {"REDIS_STREAMS_URL": url, "REDIS_TIMEOUT_S": "0.3"}
     called = call("doctor", "-o", "json", env=env)
     [found] = [one for one in called.rows[0]["findings"] if one["severity"] == "error"]
     assert called.code == 1
