@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 
 import pytest
 import redis
@@ -16,7 +18,7 @@ from tests.environment.servers import Server
 from tests.environment.streams import await_settled
 from tests.oracle.comparing import assert_equal
 from tests.oracle.fold import fold
-from tests.oracle.reading import Accepted
+from tests.oracle.reading import Accepted, Refused, read
 from tests.oracle.workload import Planned, Workload, publish
 
 
@@ -38,6 +40,17 @@ def plan(seed: int, count: int) -> list[Planned]:
     return Workload(seed, count, now_ms=time.time_ns() // 1_000_000).entries()
 
 
+def repetitions(accepted: Iterable[Accepted]) -> int:
+    """How many entries repeat an earlier one of their stream, as their producer's id tells."""
+    given = []
+    for entry in accepted:
+        with suppress(Refused):
+            event = read(entry)
+            if event.given_id is not None:
+                given.append((event.stream, event.given_id))
+    return len(given) - len(set(given))
+
+
 def assert_counted_once(
     accepted: list[Accepted], planned: list[Planned], client: redis.Redis, seed: int
 ) -> None:
@@ -57,7 +70,9 @@ def test_an_undisturbed_router_counts_every_event_once(
     await_settled(redis_bytes, within=30)
     assert_counted_once(accepted, planned, redis_bytes, seed)
     good = sum(1 for one in planned if one.reason is None)
-    assert router.metric("events_processed_total") == good
+    processed, repeated = router.metric("events_processed_total"), router.metric("events_duplicate_total")
+    assert processed + repeated == good
+    assert repeated == repetitions(accepted)
     assert router.metric("events_dead_lettered_total") == len(planned) - good
 
 

@@ -47,9 +47,14 @@ def fold(entries: Iterable[Accepted]) -> Expected:
     """What the contract says of these entries together."""
     expected = Expected()
     events: list[Event] = []
+    given: set[tuple[str, str]] = set()
     for entry in entries:
         try:
-            events.append(read(entry))
+            event = read(entry)
+            if event.given_id is None or (event.stream, event.given_id) not in given:
+                events.append(event)
+            if event.given_id is not None:
+                given.add((event.stream, event.given_id))
         except Refused as refused:
             expected.dead[entry.stream, entry.id] = refused.reason
             expected.letters[entry.stream, entry.id] = dict(entry.fields)

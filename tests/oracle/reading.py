@@ -35,6 +35,8 @@ class Event:
     type: str
     time_ms: int
     data: Mapping[str, str | int]
+    given_id: str | None = None
+    """The producer's own; what repeats it in its stream does not count."""
 
     @property
     def order(self) -> tuple[int, int]:
@@ -132,7 +134,10 @@ def read(entry: Accepted) -> Event:
             data[name] = _converted(name, convert, values[name])
         elif name in required:
             raise Refused("invalid", f"{name} is missing")
-    return Event(entry.stream, entry.id, domain, kind, _time_ms(entry.id, values.get("timestamp")), data)
+    time_ms = _time_ms(entry.id, values.get("timestamp"))
+    given = values.get("id")
+    given_id = None if given is None else str(_converted("id", _identifier, given))
+    return Event(entry.stream, entry.id, domain, kind, time_ms, data, given_id)
 
 
 def _merged(fields: Mapping[bytes, bytes]) -> dict[str, object]:

@@ -35,6 +35,16 @@ def test_one_event_reads_the_same_however_it_is_written(written: dict[str, str])
     assert (event.type, event.data["user_id"], event.time) == ("login", "7", "2026-11-01T10:00:00.250Z")
 
 
+def test_what_repeats_its_producers_id_does_not_count() -> None:
+    flat = {"type": "login", "user_id": "7", "id": "a", "timestamp": "1793527200250"}
+    said = {"data": '{"type": "login", "user_id": 7, "id": "a", "timestamp": 1793527200250}'}
+    other = {"type": "logout", "user_id": "7", "id": "a"}
+    found = fold(
+        [entry("auth", **flat), entry("auth", **said), entry("scan", **other), entry("auth", **flat)]
+    )
+    assert found.hashes["state:user:7"]["login_count"] == "1"
+
+
 def test_without_a_timestamp_the_entry_id_tells_the_time() -> None:
     assert read(entry("auth", type="login", user_id="7")).time == "2026-11-01T12:00:00.000Z"
 
