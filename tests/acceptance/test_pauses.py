@@ -14,6 +14,7 @@ from tests.environment.streams import await_settled, group_state, held_by, pendi
 from tests.environment.waiting import eventually
 
 KEY = f"event-router:pause:event-router-group:{WORK}"
+OTHER_KEY = f"event-router:pause:event-router-group:{OTHER}"
 IDLE_MS = 700
 CLAIMS: dict[str, object] = {"CLAIM_MIN_IDLE_MS": IDLE_MS, "CLAIM_INTERVAL_MS": 200}
 SOON = 4
@@ -82,7 +83,9 @@ def test_a_read_that_waits_for_entries_is_ended(
     await_settled(redis_client, [OTHER], within=10)
     assert pending(redis_client, WORK) == []
     assert workplace.counts(["w"]) == {}
-    redis_client.delete(KEY)
+    redis_client.set(OTHER_KEY, "by hand")
+    eventually(lambda: OTHER in router.readyz()[1]["paused"], within=SOON)
+    redis_client.delete(KEY, OTHER_KEY)  # nothing at all is read, and nothing is in flight
     await_settled(redis_client, [WORK], within=SOON)
 
 

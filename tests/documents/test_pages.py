@@ -118,3 +118,12 @@ def test_shards_and_other_handlers_are_shown(tmp_path: Path) -> None:
     assert "Stream `chat:events:0` to `chat:events:3`, by ordering key, handled by" in shown
     assert "Stream `auth:events:0`, handled by" in shown
     assert "'nowhere'" in refusal(call("docs", "-d", "-", env={"HANDLERS": "nowhere:Handler"}), 2)
+
+
+def test_the_example_of_the_configuration_shows_where_a_value_comes_from() -> None:
+    [line] = re.findall(r"^```sh\n(.*)\n```$", CONFIGURATION, re.MULTILINE)
+    assignment, program, *arguments = shlex.split(line)
+    name, _, value = assignment.partition("=")
+    assert program == "event-router"
+    shown = call(*arguments, env={name.removeprefix("EVENT_ROUTER_"): value}).out
+    assert re.search(rf"^{name} +{re.escape(value)} +environment variable$", shown, re.MULTILINE)
