@@ -84,12 +84,12 @@ def test_the_whole_traffic_of_the_four_handlers_runs_without_a_refusal(
     with walled.client(decode_responses=False) as plain, client.pubsub() as subscriber:
         subscriber.psubscribe("sse:events:*")
         accepted = publish(plain, planned[:300])
-        client.xreadgroup(GROUP, "consumer-gone", {AUTH: ">"}, count=50)
+        plain.xreadgroup(GROUP, "consumer-gone", {AUTH: ">"}, count=50)
         router = started(walled, new_router)
         client.script_flush()
         accepted += publish(plain, planned[300:])
         ask_and_answer(client)
-        await_settled(client, within=20)
+        await_settled(plain, within=20)
         seen_off(walled.url)
         assert fold(accepted).dead
         eventually(lambda: told(subscriber), within=5, what="the relay publishes")
