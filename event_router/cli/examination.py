@@ -103,6 +103,7 @@ async def _examine_sentinels(role: str, address: RedisAddress, timeout_s: float)
 async def _examine_streams(
     settings: Settings, domains: Sequence[str], links: dict[str, Link], addresses: dict[str, RedisAddress]
 ) -> AsyncIterator[Finding]:
+    from event_router.redis_io.pauses import StoredPauses
     from event_router.redis_io.server import examine_server, read_server
     from event_router.redis_io.stray_streams import examine_shards
     from event_router.redis_io.stream_findings import examine_stream, examine_types
@@ -125,6 +126,9 @@ async def _examine_streams(
         for finding in wrong:
             yield finding
         mistaken = {finding.what.partition(" ")[0] for finding in wrong}
+        for pause in (await StoredPauses(link, settings.group).read(streams)).values():
+            what = f"{pause.stream} is paused: {pause.reason or 'no reason is given'}"
+            yield note("pause", what, f"`event-router resume {pause.stream}` when it is over")
         patience = _patience(settings)
         for stream in streams:
             if stream not in mistaken:

@@ -128,6 +128,13 @@ def test_streams_nobody_handles_are_found(env: Mapping[str, str], redis_client: 
     assert "CLAIM_MIN_IDLE_MS = 1 is not above REDIS_TIMEOUT_S" in said
 
 
+def test_a_paused_stream_is_said(env: Mapping[str, str], redis_client: redis.Redis) -> None:
+    redis_client.set(f"event-router:pause:{GROUP}:{AUTH}", "migration")
+    [found] = [one for one in doctor(env) if one["check"] == "pause"]
+    assert found["what"] == f"{AUTH} is paused: migration"
+    assert f"resume {AUTH}" in found["remedy"]
+
+
 def test_a_stream_of_a_wrong_type_is_named_and_the_others_are_looked_at(
     env: Mapping[str, str], redis_client: redis.Redis
 ) -> None:
