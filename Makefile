@@ -74,7 +74,7 @@ battery: install ## Run the long tests (kill, freeze and failover batteries)
 
 lock: install ## Lock the dependencies anew, with hashes (newest versions: ARGS=--upgrade)
 	$(COMPILE) $(ARGS) --output-file requirements.txt pyproject.toml
-	$(COMPILE) $(ARGS) --extra embedded --extra dev --constraint requirements.txt \
+	$(COMPILE) $(ARGS) --extra embedded --extra otel --extra dev --constraint requirements.txt \
 		--output-file requirements-dev.txt pyproject.toml
 	$(BIN)/python -c "$$KEEP_MARKERS"
 	$(COMPILE) $(ARGS) --only-build-deps --build-deps-for wheel --constraint requirements-dev.txt \

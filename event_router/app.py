@@ -29,6 +29,7 @@ from event_router.ops.http import HttpServer
 from event_router.ops.logs import LogObserver, configure
 from event_router.ops.metrics import GroupFigures, RouterMetrics, new_registry
 from event_router.ops.pauses import PauseReports
+from event_router.ops.tracing import Tracing
 from event_router.patterns.input_expiry import InputExpiry
 from event_router.patterns.input_store import InputStore
 from event_router.patterns.presence import Presence
@@ -64,6 +65,7 @@ from event_router.runtime.signals import StopRequest, caught_signals
 from event_router.runtime.starts import Starts
 from event_router.runtime.suspects import Suspects
 from event_router.settings import Settings, SettingsError
+from event_router.tracing import tracing
 
 READ_TIMEOUT_MARGIN_S = 1.5
 """A blocked read that has not ended this long after its block is lost: the connection is half open."""
@@ -142,6 +144,7 @@ class EventRouter:
             for link in assembled.links:
                 await link.close()
             await assembled.live.close()
+            await assembled.tracing.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,7 @@ class _Assembled:
     http: HttpServer
     links: Sequence[Link]
     live: FanOut
+    tracing: Tracing
     address: RedisAddress
     consumer: str
     streams: Sequence[str]
@@ -165,6 +169,9 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
     every_stream = [stream for several in streams.values() for stream in several]
     domain_of = {stream: domain for domain, several in streams.items() for stream in several}
 
+    traced = tracing(
+        settings.tracing, clock, group=group, consumer=consumer, address=address, version=package_version()
+    )
     metrics = RouterMetrics(
         clock=clock,
         group=group,
@@ -185,7 +192,7 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
     )
     pause_reports = PauseReports(every_stream)
     observer: Observer = Observers(
-        [metrics, LogObserver(clock, consumer), live.streams_observer, pause_reports]
+        [metrics, LogObserver(clock, consumer), live.streams_observer, pause_reports, traced.observer]
     )
     connectivity = Connectivity(clock, observer)
 
@@ -209,7 +216,7 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         presence_ttl_ms=int(settings.presence_ttl_s * 1000),
         dedupe_ttl_ms=settings.dedupe_window_s * 1000,
     )
-    reads = StreamReader(links["read"], control, group, consumer)
+    reads = traced.reads(StreamReader(links["read"], control, group, consumer))
     pauses = Pauses(
         clock,
         pauses=StoredPauses(control, group),
@@ -247,7 +254,7 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         max_events=settings.commit_max_events,
     )
     dispatcher = Dispatcher(
-        decoder=Decoder(registry, max_entry_bytes=settings.max_entry_bytes),
+        decoder=Decoder(traced.registry(registry), max_entry_bytes=settings.max_entry_bytes),
         domains=domain_of,
         names=names,
         sequencer=sequencer,
@@ -284,7 +291,7 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         clock,
         failures=failures,
         claims=claims,
-        reads=StreamReader(control, control, group, consumer),
+        reads=traced.reads(StreamReader(control, control, group, consumer)),
         starts=starts,
         dispatcher=dispatcher,
         connectivity=connectivity,
@@ -433,7 +440,7 @@ def _assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddre
         readiness=lambda: router.readiness() | pauses.readiness() | live.readiness(),
         registry=new_registry(package_version(), metrics, pause_reports, live.metrics),
     )
-    return _Assembled(router, http, tuple(links.values()), live, address, consumer, every_stream)
+    return _Assembled(router, http, tuple(links.values()), live, traced, address, consumer, every_stream)
 
 
 def _input_expiry(

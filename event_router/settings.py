@@ -175,6 +175,11 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="Form of the log; `auto` is console on a terminal and json otherwise."
     )
+    tracing: Literal["off", "links", "parent"] = Field(
+        "off",
+        description="Spans by OpenTelemetry: `off`; `links` (attempts link to the producer's trace); `parent`"
+        " (they continue it). Needs the extra `otel`; the `OTEL_*` variables say where they go.",
+    )
     operator_url: str | None = Field(
         None, description="The streams Redis for commands that change things. Unset: the streams URL."
     )
@@ -199,7 +204,7 @@ class Settings(BaseSettings):
     def _shards_from_text(cls, value: Any) -> Any:
         return parse_pairs(value) if isinstance(value, str) else value
 
-    @field_validator("log_level", "log_format", "unknown_events", mode="before")
+    @field_validator("log_level", "log_format", "unknown_events", "tracing", mode="before")
     @classmethod
     def _lower_case(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value

@@ -18,10 +18,12 @@ def check(config: Config = None, streams_url: StreamsUrl = None, output: Form = 
     It talks to no server: `doctor` does.
     """
     from event_router.settings import load, sources
+    from event_router.tracing import check_tracing
 
     settings = load(config, redis_streams_url=streams_url)
     rows = sources(config, redis_streams_url=streams_url)
     _check_certificates(settings)
+    check_tracing(settings.tracing)
     registry = registry_of(settings)
     routes = [route for domain in registry.domains for route in registry.routes(domain).values()]
     if output is Output.json:

@@ -14,6 +14,7 @@ from event_router.core.payloads import PayloadType
 from event_router.core.state import StateTransaction
 
 Method = TypeVar("Method", bound=Callable[..., Awaitable[None]])
+Call = Callable[[Event[Any], StateTransaction], Awaitable[None]]
 _MARK = "__event_router_types__"
 
 
@@ -53,7 +54,7 @@ class Route:
     type: str
     names: tuple[str, ...]
     payload: PayloadType
-    call: Callable[[Event[Any], StateTransaction], Awaitable[None]]
+    call: Call
     handler: str
 
 

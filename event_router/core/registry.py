@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from event_router.core.errors import ConfigurationError
-from event_router.core.handler import EventHandler, Route, routes_of
+from event_router.core.handler import Call, EventHandler, Route, routes_of
 
 
 class HandlerRegistry:
@@ -47,3 +48,12 @@ class HandlerRegistry:
     def names(self, domain: str) -> Mapping[str, Route]:
         """Return the routes of a domain by every name a producer may write for the type."""
         return self._by_name.get(domain, {})
+
+    def wrapped(self, wrap: Callable[[Route], Call]) -> HandlerRegistry:
+        """Return a registry of the same routes that call what `wrap` makes of each."""
+        copy = HandlerRegistry()
+        for domain, routes in self._routes.items():
+            copy._routes[domain] = {name: replace(route, call=wrap(route)) for name, route in routes.items()}
+        for domain, names in self._by_name.items():
+            copy._by_name[domain] = {name: copy._routes[domain][route.type] for name, route in names.items()}
+        return copy

@@ -15,9 +15,10 @@ from event_router.core.keys import KeyNames
 from event_router.core.registry import HandlerRegistry
 from event_router.core.retry import RetryPolicy
 from event_router.core.state import StateTransaction
+from event_router.ops.tracing import NoTracing, Tracing
 from event_router.runtime.claimer import Claimer
 from event_router.runtime.committer import Committer
-from event_router.runtime.connectivity import Connectivity
+from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.consumer import Consumer
 from event_router.runtime.delivery import Delivery, InFlight
 from event_router.runtime.dispatcher import Dispatcher, HandlingPolicy
@@ -90,11 +91,14 @@ class Runtime:
         limit: int = 500,
         grace_s: float = 1.0,
         services: tuple[str, ...] = ("sequencer", "committer"),
+        tracing: Callable[[Clock], Tracing] = lambda clock: NoTracing(),
     ) -> None:
         self.time = Time()
         clock = self.time.clock
-        self.reports = Reports()
+        traced = tracing(clock)
+        self.reports = Reports(traced.observer)
         self.commits, self.state, self.reads = FakeCommits(), FakeState(), FakeReads()
+        reads = traced.reads(self.reads)
         self.claims, self.group_port = FakeClaims(), FakeGroups()
         self._services = services
         self.paused: set[str] = set()
@@ -118,7 +122,7 @@ class Runtime:
             **shared,
         )
         self.dispatcher = Dispatcher(
-            decoder=Decoder(registry),
+            decoder=Decoder(traced.registry(registry)),
             domains=DOMAIN_OF,
             names=KeyNames(),
             sequencer=self.sequencer,
@@ -146,7 +150,7 @@ class Runtime:
             clock,
             failures=self.failures,
             claims=self.claims,
-            reads=self.reads,
+            reads=reads,
             starts=self.starts,
             dispatcher=self.dispatcher,
             recreate=self.groups.recreate,
@@ -178,7 +182,7 @@ class Runtime:
         )
         self.consumer = Consumer(
             clock,
-            reads=self.reads,
+            reads=reads,
             dispatcher=self.dispatcher,
             failures=self.failures,
             recreate=self.groups.recreate,

@@ -12,7 +12,7 @@ from event_router.core.effects import UnitOfWork
 from event_router.core.entry_id import parse_id
 from event_router.core.errors import EventRouterError, InvalidState, RedisUnavailable
 from event_router.core.event import Entry
-from event_router.core.outcome import Answer, DeadLetter, Settlement, Verdict
+from event_router.core.outcome import Answer, Answers, DeadLetter, Settlement, Verdict
 from event_router.runtime.connectivity import Clock
 from event_router.runtime.observer import Observer
 from event_router.runtime.ports import GroupCreation
@@ -68,15 +68,22 @@ class Report(NamedTuple):
 
 
 class Reports(Observer):
-    """Remembers everything the runtime tells the world."""
+    """Remembers everything the runtime tells the world, and passes it on."""
 
-    def __init__(self) -> None:
+    def __init__(self, beside: Observer | None = None) -> None:
         self.all: list[Report] = []
+        self._beside = beside or Observer()
         for name in [name for name in vars(Observer) if not name.startswith("_")]:
             setattr(self, name, self._remember(name))
 
     def _remember(self, name: str) -> Callable[..., None]:
-        return lambda *args: self.all.append(Report(name, args))
+        pass_on = getattr(self._beside, name)
+
+        def report(*args: Any) -> None:
+            self.all.append(Report(name, args))
+            pass_on(*args)
+
+        return report
 
     def of(self, name: str) -> list[tuple[Any, ...]]:
         return [report.args for report in self.all if report.name == name]
@@ -109,6 +116,7 @@ class FakeCommits:
         batches: the ids in every batch that was sent.
         gate: while it is not set, no send is answered.
         answer: how an entry is answered when no step is left.
+        blocked_s: how long each commit keeps Redis busy.
     """
 
     def __init__(self) -> None:
@@ -120,6 +128,7 @@ class FakeCommits:
         self.gate.set()
         self.weigh: Callable[[Settlement], int] = lambda settlement: 1
         self.answer: Callable[[Part], Verdict | Answer] = lambda part: Verdict.COMMITTED
+        self.blocked_s = 0.0
 
     def prepare(self, settlement: Settlement) -> Part:
         return Part(settlement, self.weigh(settlement))
@@ -128,7 +137,7 @@ class FakeCommits:
         self.packed.append(list(batch_of))
         return str(len(self.packed) - 1).encode()
 
-    async def send(self, packed: bytes) -> list[Answer]:
+    async def send(self, packed: bytes) -> Answers:
         parts = self.packed[int(packed)]
         self.sent.append(packed)
         self.batches.append([part.settlement.id for part in parts])
@@ -136,7 +145,9 @@ class FakeCommits:
         step: Step = self.steps.pop(0) if self.steps else [self.answer(part) for part in parts]
         if isinstance(step, Exception):
             raise copy.copy(step)
-        return [item if isinstance(item, Answer) else Answer(item) for item in step]
+        answers = Answers(item if isinstance(item, Answer) else Answer(item) for item in step)
+        answers.blocked_s = self.blocked_s
+        return answers
 
 
 class FakeState:
