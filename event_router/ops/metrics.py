@@ -83,7 +83,16 @@ class GroupFigures:
     `pending_of` are the pending entries by consumer, as many consumers as whoever read them allows.
     """
 
-    __slots__ = ("added", "consumers", "dead_letters", "lag", "lag_seconds", "length", "pending", "pending_of")
+    __slots__ = (
+        "added",
+        "consumers",
+        "dead_letters",
+        "lag",
+        "lag_seconds",
+        "length",
+        "pending",
+        "pending_of",
+    )
 
     def __init__(
         self,
