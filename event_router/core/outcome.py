@@ -74,6 +74,16 @@ class Answer:
     reason: str = ""
 
 
+class Answers(list[Answer]):
+    """The commit's answers for a batch.
+
+    Attributes:
+        blocked_s: how long the commit kept Redis from doing anything else, in seconds.
+    """
+
+    blocked_s = 0.0
+
+
 class Settlement(msgspec.Struct):
     """One entry's part of a commit: what to do if the entry is still pending.
 

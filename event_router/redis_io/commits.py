@@ -15,7 +15,7 @@ import msgspec
 from event_router.core.channels import PRESENCE
 from event_router.core.effects import Effects, Emission, HashEffects, Newest, Once
 from event_router.core.keys import KeyNames, checkpoint_key, dead_letter_stream, dedupe_key
-from event_router.core.outcome import Answer, DeadLetter, Settlement, Verdict
+from event_router.core.outcome import Answer, Answers, DeadLetter, Settlement, Verdict
 from event_router.redis_client.connections import Link
 from event_router.redis_client.script import Script
 
@@ -71,7 +71,7 @@ class Commits:
             str(PRESENCE),
         )
         self._dedupe_ttl_ms = dedupe_ttl_ms
-        self._script = Script("commit", fragments=("versions", "presence", "presence_announced"))
+        self._script = Script("commit", fragments=("versions", "entry_ids", "presence", "presence_announced"))
 
     def prepare(self, settlement: Settlement) -> Prepared:
         """Pack one entry's part. Raises StateError for effects that contradict each other."""
@@ -108,20 +108,22 @@ class Commits:
         size = len(units).to_bytes(4, "big")
         return b"".join([b"\x95", head[1:], b"\xdd", size, *[unit.packed for unit in units]])
 
-    async def send(self, packed: bytes) -> list[Answer]:
+    async def send(self, packed: bytes) -> Answers:
         """Commit a packed batch and return the answer for each entry, in order.
 
         Raises:
             RedisUnavailable: whether it was committed is unknown; send it again unchanged.
             NoGroup: nothing was written; create the group, then send it again.
         """
-        reply = await self._script.run(self._link, args=(packed,))
-        return [
+        *reply, microseconds = await self._script.run(self._link, args=(packed,))
+        answers = Answers(
             _ANSWERS[answer]
             if type(answer) is int
             else Answer(Verdict(answer[0]), answer[1].decode("utf-8", "backslashreplace"))
             for answer in reply
-        ]
+        )
+        answers.blocked_s = microseconds / 1e6
+        return answers
 
 
 def packed_places(places: Iterable[tuple[str, str]]) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
-from event_router.core.outcome import Answer, Reason, Verdict
+from event_router.core.outcome import Answer, Answers, Reason, Verdict
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.delivery import Delivery, InFlight
 from event_router.runtime.observer import Observer
@@ -16,6 +16,9 @@ from event_router.runtime.ports import CommitPort
 from event_router.runtime.services import Service
 
 ALONE_AFTER_CONFLICTS = 3
+BLOCKED_S = 0.008
+"""How long a commit should keep Redis from doing anything else; 10 ms is the most it may."""
+LEAST_EVENTS = 10
 
 
 class Returns(Protocol):
@@ -40,7 +43,7 @@ class _Sent:
 class Committer(Service):
     """Takes everything that became ready while the last commit was under way. Its duties:
 
-    1. form a batch, short enough that Redis is blocked for about 10 ms at most;
+    1. form a batch, as long as those before it say that Redis can take in less than 10 ms;
     2. send it until it is answered: the gate makes sending it again safe;
     3. carry out the answer for each entry.
 
@@ -69,7 +72,7 @@ class Committer(Service):
         self._observer = observer
         self._recreate = recreate
         self._postpone = postpone
-        self._max_events = max_events
+        self._max_events = self.limit = max_events
         self._ready: deque[Delivery] = deque()
         self._alone: deque[Delivery] = deque()
         self._wake = asyncio.Event()
@@ -99,7 +102,7 @@ class Committer(Service):
         queue = self._alone or self._ready
         batch: list[Delivery] = []
         weight = 0
-        while queue and (not batch or weight + queue[0].prepared.weight <= self._max_events):
+        while queue and (not batch or weight + queue[0].prepared.weight <= self.limit):
             if batch and queue is self._alone and not _meet(batch[0], queue[0]):
                 break
             delivery = queue.popleft()
@@ -120,6 +123,7 @@ class Committer(Service):
         except RedisRefused as error:
             await self._isolate(batch, error, resent=sent.resent)
             return
+        self._adjust(sum(delivery.prepared.weight for delivery in batch), answers.blocked_s)
         resent = sent.resent
         committed: list[Delivery] = []
         denied = ""
@@ -145,7 +149,13 @@ class Committer(Service):
         else:
             self._connectivity.answered("commit")
 
-    async def _send(self, packed: bytes, sent: _Sent) -> list[Answer]:
+    def _adjust(self, weight: int, blocked_s: float) -> None:
+        """Fit the limit of a batch to what this one cost: at once downwards, slowly upwards."""
+        if blocked_s > 0 and weight >= LEAST_EVENTS:
+            fitting = int(weight * BLOCKED_S / blocked_s)
+            self.limit = min(self._max_events, max(LEAST_EVENTS, min(fitting, self.limit + LEAST_EVENTS)))
+
+    async def _send(self, packed: bytes, sent: _Sent) -> Answers:
         """Send until answered, and note whether an earlier answer may have been lost."""
         while True:
             self.beat()

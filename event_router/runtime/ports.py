@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from event_router.core.errors import InvalidState
 from event_router.core.event import Entry
-from event_router.core.outcome import Answer, Settlement
+from event_router.core.outcome import Answers, Settlement
 
 
 class CommitPort(Protocol):
@@ -22,7 +22,7 @@ class CommitPort(Protocol):
     def pack(self, batch_of: Sequence[Any]) -> bytes:
         """Return a batch in a form that can be sent again unchanged."""
 
-    async def send(self, packed: bytes) -> list[Answer]:
+    async def send(self, packed: bytes) -> Answers:
         """Commit a packed batch. Raises RedisUnavailable, NoGroup or RedisRefused."""
 
 

@@ -257,3 +257,11 @@ class TestCheckpoint:
         stale.read("k", "f", "never")
         assert bench.send(of(stale, incrementing())) == [CONFLICT, COMMITTED]
         assert bench.checkpoint(STREAM) == "(1-0"
+
+    def test_it_never_lies_beyond_a_group_that_was_set_back(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0", "2-0", "3-0")
+        bench.client.xgroup_setid(STREAM, GROUP, "1-0")
+        assert bench.send([Settlement(STREAM, "2-0", incrementing())]) == [COMMITTED]
+        assert bench.checkpoint(STREAM) == "(1-0"
+        assert bench.send([Settlement(STREAM, "1-0", incrementing())]) == [COMMITTED]
+        assert bench.checkpoint(STREAM) == "1-0", "3-0 is pending, and 2-0 will be given again"

@@ -42,6 +42,26 @@ class TestBatches:
             assert sum(map(len, weights)) == 12
             assert len(weights) < 6
 
+    async def test_a_batch_is_no_longer_than_redis_can_take_in_a_moment(self) -> None:
+        async with Runtime(max_events=200) as runtime:
+            for blocked_s, number in ((0.016, 1), (0.016, 2), (0.001, 3)):
+                runtime.commits.blocked_s = blocked_s
+                runtime.commits.gate.clear()
+                runtime.accept(entry(number * 1000, f"first{number}"))
+                sent = len(runtime.commits.batches)
+                await until(lambda sent=sent: len(runtime.commits.batches) > sent)  # type: ignore[misc]
+                runtime.accept(*(entry(number * 1000 + n, f"b{number}-{n}") for n in range(1, 121)))
+                await settled(50)
+                runtime.commits.gate.set()
+                await until(lambda: not len(runtime.in_flight))
+            lengths = [len(batch) for batch in runtime.commits.batches]
+            # 120 took 16 ms: the next are of 60. Those are said to take 16 ms, too: of 30, then of 15.
+            assert lengths[:6] == [1, 120, 1, 60, 30, 15]
+            third = lengths[lengths.index(1, 3) + 1 :]
+            assert third == sorted(third[:-1]) + third[-1:], "it grows slowly once there is time"
+            assert third[-2] > third[0]
+            assert sum(lengths) == 3 * 121
+
     async def test_what_is_heavier_than_a_batch_goes_alone(self) -> None:
         async with Runtime(max_events=10) as runtime:
             runtime.commits.weigh = lambda settlement: 50
