@@ -25,7 +25,7 @@ class FailOn(StrEnum):
 
 
 def doctor(
-    fail_on: Annotated[FailOn, typer.Option(help="How bad it must be for exit code 1.")] = FailOn.warning,
+    fail_on: Annotated[FailOn, typer.Option(help="How bad it must be for exit code 1.")] = FailOn.error,
     config: Config = None,
     streams_url: StreamsUrl = None,
     output: Form = Output.text,
