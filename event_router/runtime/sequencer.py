@@ -26,6 +26,10 @@ from event_router.runtime.services import Service
 Place = tuple[str, str]
 """A key and a field."""
 
+MOST_KEPT = 64
+MOST_KEPT_TEXT = 4_096
+"""Fields of one hash and characters in them that are kept once all is committed; 20,000 hashes are kept."""
+
 
 class _View(msgspec.Struct, eq=False):
     """What this process knows of one hash while deliveries that touch it are in flight.
@@ -34,6 +38,7 @@ class _View(msgspec.Struct, eq=False):
         values: fields as the finished handlers leave them, as far as is known.
         turns: those deliveries' turns, in the order in which they touched it.
         running: sequence numbers of the turns whose handlers still run, lowest first.
+        left: how many of the turns have left.
         recent: the first of the values came from `RecentState`.
         epoch: raised whenever what is known turned out wrong.
     """
@@ -43,6 +48,7 @@ class _View(msgspec.Struct, eq=False):
     running: list[int] = []
     recent: bool = False
     epoch: int = 0
+    left: int = 0
     waiting: dict[int, asyncio.Future[None]] | None = None
     changed: asyncio.Future[None] | None = None
 
@@ -124,6 +130,7 @@ class Turn(msgspec.Struct, eq=False):
         self.touch(key)
         view = self._views[key]
         loop = self._sequencer.loop
+        latest = self._sequencer.latest  # later ones are not waited for: they may never end coming
         while True:
             if view.running[0] != self.number:
                 if view.waiting is None:
@@ -135,15 +142,17 @@ class Turn(msgspec.Struct, eq=False):
             elif field in view.values:
                 self.recent = self.recent or view.recent
                 return view.values[field]
-            elif len(view.turns) > 1 and self._is_open(view, key, field):
+            elif len(view.turns) > 1 and _is_open(view, key, field, latest):
                 if view.changed is None:
                     view.changed = loop.create_future()
                 await asyncio.shield(view.changed)
             else:
-                epoch = view.epoch
+                epoch, left = view.epoch, view.left
                 value = await self._sequencer.fetch((key, field))
                 if view.epoch == epoch:
-                    view.values[field] = value
+                    now = self._sequencer.latest
+                    if view.left == left and not (len(view.turns) > 1 and _is_open(view, key, field, now)):
+                        view.values[field] = value
                     return value
 
     def finish(self, *, succeeded: bool) -> None:
@@ -152,12 +161,17 @@ class Turn(msgspec.Struct, eq=False):
         self.succeeded = succeeded
         for key, view in self._views.items():
             view.running.remove(self.number)
-            if view.values and succeeded and not self.stale:
-                _carry_over(self.unit, key, view.values)
-            if view.waiting and view.running:
-                comes = view.waiting.pop(view.running[0], None)
-                if comes is not None and not comes.done():
-                    comes.set_result(None)
+            if view.values and succeeded:
+                if self.stale:  # whether it is applied is open
+                    view.values = {}
+                else:
+                    _carry_over(self.unit, key, view.values)
+            if view.waiting:
+                view.waiting.pop(self.number, None)  # left behind by a read that was cancelled
+                if view.running:
+                    comes = view.waiting.pop(view.running[0], None)
+                    if comes is not None and not comes.done():
+                        comes.set_result(None)
         if not succeeded:
             self.release(applied=False)  # what it read may be why: the next attempt shall read anew
 
@@ -168,24 +182,22 @@ class Turn(msgspec.Struct, eq=False):
             self._sequencer.recent.wrong()
         for key, view in self._views.items():
             view.turns.pop(self, None)
+            view.left += 1
             if not applied:
                 view.epoch += 1
                 view.values = {}
                 view.recent = False
                 for turn in view.turns:
-                    turn.stale = True
+                    if key in turn.unit.reads:
+                        turn.stale = True
             if view.changed is not None:
                 view.changed.set_result(None)
                 view.changed = None
             if not view.turns and views.get(key) is view:
                 del views[key]
-                if view.values:
+                if view.values and _is_small(view.values):
                     self._sequencer.recent.keep(key, view)
         self._views = {}
-
-    def _is_open(self, view: _View, key: str, field: str) -> bool:
-        """Whether an earlier, uncommitted turn changes the field in a way only Redis can work out."""
-        return any(turn.finished and _changes_blindly(turn.unit, key, field) for turn in view.turns)
 
 
 class Sequencer(Service):
@@ -199,15 +211,15 @@ class Sequencer(Service):
         self._connectivity = connectivity
         self._wanted: list[tuple[Place, asyncio.Future[str | None]]] = []
         self._wake = asyncio.Event()
-        self._next = 0
+        self.latest = 0
         self.loop = asyncio.get_running_loop()
         self.recent: RecentState[_View] = RecentState(clock.monotonic)
         self.views: dict[str, _View] = {}
 
     def turn(self) -> Turn:
         """Return the next turn."""
-        self._next += 1
-        return Turn(self, self._next, UnitOfWork())
+        self.latest += 1
+        return Turn(self, self.latest, UnitOfWork())
 
     def fetch(self, place: Place) -> asyncio.Future[str | None]:
         """Return a future of the field's value in Redis."""
@@ -285,6 +297,21 @@ def _forget_branch(branch: Effects, key: str, values: dict[str, str | None]) -> 
         values.clear()
     for inner in branch.branches:
         _forget_branch(inner, key, values)
+
+
+def _is_open(view: _View, key: str, field: str, latest: int) -> bool:
+    """Whether an uncommitted turn up to this number changes the field in a way only Redis can work out."""
+    return any(
+        turn.finished and turn.number <= latest and _changes_blindly(turn.unit, key, field)
+        for turn in view.turns
+    )
+
+
+def _is_small(values: dict[str, str | None]) -> bool:
+    """Whether the values may be kept: thousands of hashes are."""
+    if len(values) > MOST_KEPT:
+        return False
+    return sum([len(value) for value in values.values() if value]) <= MOST_KEPT_TEXT
 
 
 def _changes_blindly(unit: UnitOfWork, key: str, field: str) -> bool:

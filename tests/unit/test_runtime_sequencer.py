@@ -34,6 +34,13 @@ class Bench:
         return asyncio.create_task(turn.read(key, field))
 
 
+async def read_by(turn: Turn, field: str = "a") -> str | None:
+    """Read as an entity does: the unit notes it."""
+    value = await turn.read(K, field)
+    turn.unit.read(K, field, value)
+    return value
+
+
 @pytest.fixture
 async def bench() -> AsyncIterator[Bench]:
     bench = Bench()
@@ -219,6 +226,74 @@ class TestUncommittedEffects:
         assert await waiting == "new"
         assert len(bench.state.reads) == 2
 
+    async def test_who_had_read_nothing_when_a_conflict_came_built_nothing_on_it(self, bench: Bench) -> None:
+        first, second, third = bench.turn(K), bench.turn(K), bench.turn(K)
+        first.unit.hash(K).set("a", "wrong")
+        first.finish(succeeded=True)
+        first.release(applied=False)
+        bench.state.values[K, "a"] = "right"
+        assert await read_by(second) == "right"
+        second.unit.hash(K).set("a", "built on right")
+        second.finish(succeeded=True)
+        assert await read_by(third) == "built on right"
+
+    async def test_what_may_be_built_on_a_conflict_is_waited_for(self, bench: Bench) -> None:
+        bench.state.values[K, "b"] = "1"
+        first, second, third = bench.turn(K), bench.turn(K), bench.turn(K)
+        await read_by(first)
+        first.unit.hash(K).set("a", "wrong")
+        first.finish(succeeded=True)
+        assert await read_by(second) == "wrong"
+        first.release(applied=False)
+        await read_by(second, "b")
+        second.unit.hash(K).set("b", "2")
+        second.finish(succeeded=True)
+        waiting = asyncio.create_task(read_by(third, "b"))
+        await settled()
+        assert not waiting.done()
+        bench.state.values[K, "b"] = "2"
+        second.release(applied=True)
+        assert await waiting == "2"
+
+    async def test_changes_that_never_end_coming_are_not_waited_for(self, bench: Bench) -> None:
+        def change() -> Turn:
+            turn = bench.turn(K)
+            turn.unit.hash(K).increment("a", 1)
+            turn.finish(succeeded=True)
+            return turn
+
+        uncommitted = change()
+        waiting = bench.read(bench.turn(K))
+        for _ in range(3):
+            await settled()
+            one_more = change()
+            uncommitted.release(applied=True)
+            uncommitted = one_more
+        await until(waiting.done)
+
+    @pytest.mark.parametrize("committed", [False, True])
+    async def test_a_value_read_while_somebody_changed_it_is_not_passed_on(
+        self, bench: Bench, committed: bool
+    ) -> None:
+        late, reader, third = bench.turn(), bench.turn(K), bench.turn(K)
+        bench.state.values[K, "a"] = "1"
+        bench.state.gate.clear()
+        reading = bench.read(reader)
+        await until(lambda: bench.state.reads)
+        late.touch(K)
+        late.unit.hash(K).increment("a", 1)
+        late.finish(succeeded=True)
+        if committed:
+            late.release(applied=True)
+        bench.state.gate.set()
+        assert await reading == "1"
+        reader.finish(succeeded=True)
+        bench.state.values[K, "a"] = "2"
+        waiting = bench.read(third)
+        await settled()
+        late.release(applied=True)
+        assert await waiting == "2"
+
 
 class TestRecentState:
     async def test_what_was_committed_is_not_read_again(self, bench: Bench) -> None:
@@ -241,6 +316,33 @@ class TestRecentState:
         turn.finish(succeeded=True)
         turn.release(applied=False)
         assert "1 of 1 wrong" in repr(bench.sequencer.recent)
+
+    @pytest.mark.parametrize(("fields", "size"), [(1, 4_097), (65, 1)])
+    async def test_what_is_large_is_not_kept(self, bench: Bench, fields: int, size: int) -> None:
+        turn = bench.turn(K, L)
+        await turn.read(L, "a")
+        for number in range(fields):
+            bench.state.values[K, f"f{number}"] = "x" * size
+            await turn.read(K, f"f{number}")
+        turn.finish(succeeded=True)
+        turn.release(applied=True)
+        assert not bench.sequencer.views
+        assert bench.sequencer.recent.take(K) is None
+        assert bench.sequencer.recent.take(L)
+
+    async def test_nothing_is_kept_of_a_read_that_was_cancelled(self, bench: Bench) -> None:
+        first, second = bench.turn(K), bench.turn(K)
+        await first.read(K, "a")
+        cancelled = bench.read(second)
+        await settled()
+        cancelled.cancel()
+        await settled()
+        for turn in (second, first):
+            turn.finish(succeeded=True)
+            turn.release(applied=True)
+        view = bench.sequencer.recent.take(K)
+        assert view is not None
+        assert not view.waiting
 
     @pytest.mark.parametrize("effect", ["set", "increment"])
     async def test_a_field_changed_without_being_read_is_forgotten(self, bench: Bench, effect: str) -> None:
