@@ -180,7 +180,11 @@ class Effects:
         return found
 
     def emit(self, stream: str, fields: Mapping[str, object], maxlen: int | None) -> None:
-        """Record an XADD. Raises StateError for no fields or more than a script can pass on."""
+        """Record an XADD.
+
+        Raises:
+            StateError: no fields, more than a script can pass on, or a `maxlen` that is no length.
+        """
         if not 0 < len(fields) <= MAX_EMISSION_FIELDS:
             raise StateError(
                 f"an entry for {stream!r} has {len(fields)} fields; 1 to {MAX_EMISSION_FIELDS} are possible"
@@ -188,7 +192,7 @@ class Effects:
         flat: list[str] = []
         for name, value in fields.items():
             flat += (name, encode_value(value))
-        self.emissions.append(Emission(stream, False if maxlen is None else str(maxlen), flat))
+        self.emissions.append(Emission(stream, False if maxlen is None else _length(stream, maxlen), flat))
 
     def __bool__(self) -> bool:
         return bool(self.hashes or self.emissions or self.branches)
@@ -301,9 +305,17 @@ def is_canonical(text: str) -> bool:
     )
 
 
+def _length(stream: str, maxlen: object) -> str:
+    if not isinstance(maxlen, int) or isinstance(maxlen, bool) or not 0 <= maxlen <= INT64_MAX:
+        raise StateError(f"an entry for {stream!r}: {shortened(maxlen)} is no length of a stream")
+    return str(int(maxlen))
+
+
 def _checked(key: str, field: str, number: object) -> int:
-    if type(number) is not int and (not isinstance(number, int) or isinstance(number, bool)):
-        raise StateError(f"{key} {field}: {shortened(number)} is no integer")
+    if type(number) is not int:
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise StateError(f"{key} {field}: {shortened(number)} is no integer")
+        number = int(number)  # an enum's own text says its name
     if not INT64_MIN <= number <= INT64_MAX:
         raise StateError(f"{key} {field}: {number} does not fit 64 bits")
     return number

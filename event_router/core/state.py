@@ -151,12 +151,18 @@ class StateTransaction:
         A change of the user's status is announced on the channel `presence`.
 
         Raises:
-            StateError: the status is none of `online`, `away`, `busy` and `offline`.
+            StateError: the status is none of `online`, `away`, `busy` and `offline`; user or connection
+                are no text.
         """
         if status not in STATUSES:
             raise StateError(f"status {shortened(status)} is none of {', '.join(STATUSES)}")
+        names = (user_id, connection or "")
+        for name in names:
+            if not isinstance(name, str):
+                raise StateError(f"presence of {shortened(name)}: it is {type(name).__name__}, not text")
+        user, its = map(encode_value, names)
         unit = self._unit
-        change: StatusChange = (user_id, connection or False, status, str(self.event.time_ms))
+        change: StatusChange = (user, its or False, status, str(self.event.time_ms))
         if unit.presence is None:
             unit.presence = [change]
         else:
@@ -172,7 +178,11 @@ class StateTransaction:
         return Branch(self, branch)
 
     def emit(self, stream: str, *, maxlen: int | None = None, **fields: object) -> None:
-        """Append an entry to a stream with the commit; `maxlen` trims it approximately."""
+        """Append an entry to a stream with the commit; `maxlen` trims it approximately.
+
+        Raises:
+            StateError: no fields or above a thousand, a value without a text form, a negative `maxlen`.
+        """
         self._unit.emit(stream, fields, maxlen)
 
     def publish(self, channel: str, message: Mapping[str, object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,10 @@ class Colour(enum.IntEnum):
 
 class Size(enum.StrEnum):
     LARGE = "large"
+
+
+class Points(int, enum.Enum):
+    WIN = 3
 
 
 class TestValues:
@@ -96,6 +101,12 @@ def recorded(*records: Record) -> HashEffects:
 class TestFolding:
     def test_the_last_set_counts(self) -> None:
         assert recorded(lambda e: e.set("f", 1), lambda e: e.set("f", 2)).sets == {"f": "2"}
+
+    def test_a_member_of_an_enum_is_its_number(self) -> None:
+        effects = HashEffects.of("k")
+        effects.increment("n", Points.WIN)
+        effects.maximum("m", Points.WIN)
+        assert (effects.increments, effects.maxima) == ({"n": "3"}, {"m": "3"})
 
     def test_increments_add_up(self) -> None:
         effects = recorded(lambda e: e.increment("f", 2), lambda e: e.increment("f", -5))
@@ -219,6 +230,18 @@ class TestContradictions:
     def test_a_sum_that_64_bits_cannot_hold(self) -> None:
         with pytest.raises(StateError):
             recorded(lambda e: e.increment("f", 2**63 - 1), lambda e: e.increment("f", 1))
+
+    @pytest.mark.parametrize("maxlen", [-1, 2**63, True, 1.5, "10"])
+    def test_what_is_no_length_of_a_stream(self, maxlen: Any) -> None:
+        effects = Effects()
+        with pytest.raises(StateError, match="is no length"):
+            effects.emit("log", {"a": "b"}, maxlen)
+        assert not effects.emissions
+
+    def test_a_stream_may_be_kept_empty(self) -> None:
+        effects = Effects()
+        effects.emit("log", {"a": "b"}, 0)
+        assert effects.emissions[0].maxlen == "0"
 
     def test_an_emission_has_1_to_1000_fields(self) -> None:
         for count in (0, 1001):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
 
@@ -233,3 +234,28 @@ class TestMessages:
         state, _ = transaction()
         with pytest.raises(StateError, match="channel 'c'"):
             state.publish("c", {"a": value})
+
+
+class TestPresence:
+    def test_changes_are_recorded_in_their_order(self) -> None:
+        state, unit = transaction()
+        state.presence("7", "online", connection="phone")
+        state.presence("7", "offline")
+        at = str(EVENT.time_ms)
+        assert unit.presence == [("7", "phone", "online", at), ("7", False, "offline", at)]
+
+    @pytest.mark.parametrize(
+        ("user", "connection"),
+        [(None, None), (7, None), (b"7", None), ("\ud800", None), ("7", 5), ("7", b"x")],
+    )
+    def test_what_is_no_text_is_refused(self, user: Any, connection: Any) -> None:
+        state, unit = transaction()
+        with pytest.raises(StateError):
+            state.presence(user, "online", connection=connection)
+        assert unit.presence is None
+
+    def test_so_is_an_unknown_status(self) -> None:
+        state, unit = transaction()
+        with pytest.raises(StateError, match="none of online"):
+            state.presence("7", "asleep")  # type: ignore[arg-type]
+        assert unit.presence is None
