@@ -74,7 +74,7 @@ class StateModel:
         pending = self.pending[settlement.stream]
         work = settlement.work
         mark = settlement.unique_id and dedupe_key(settlement.stream, settlement.unique_id)
-        if mark and not isinstance(work, DeadLetter) and self.type_of(mark) != "none":
+        if mark and self.type_of(mark) != "none":
             pending.discard(settlement.id)
             return Answer(Verdict.SETTLED)
         validation = _Validation(self)

@@ -66,6 +66,7 @@ do
             local problem, denied = problem_of(unpack(needed))
             if problem then return problem, denied end
         end
+        if not redis.acl_check_cmd('TIME') then return 'TIME', true end
         return problem_of(log, 'stream', { { 'XADD', '*', 'f', 'v' } })
     end
 end

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from event_router.core.channels import PRESENCE
-from event_router.core.effects import Effects, Emission, HashEffects, Newest, Once
+from event_router.core.effects import Effects, Emission, HashEffects, Newest, Once, Reads
 from event_router.core.keys import KeyNames, checkpoint_key, dead_letter_stream, dedupe_key
 from event_router.core.outcome import Answer, Answers, DeadLetter, Settlement, Verdict
 from event_router.redis_client.connections import Link
@@ -82,6 +82,8 @@ class Commits:
             reads = {} if settlement.decided_on is None else settlement.decided_on.reads
             hashes: Sequence[Any] = ()
             emissions: Sequence[Any] = (_letter(settlement, work),)
+            if settlement.unique_id is not None:
+                rest = (False, self._dedupe(stream, settlement.unique_id, sets_mark=False))
         else:
             reads, hashes, emissions = work.reads, [*work.hashes.values()], work.emissions
             if work.branches:
@@ -90,13 +92,13 @@ class Commits:
             if work.presence is not None or settlement.unique_id is not None:
                 rest = (work.presence or False, self._dedupe(stream, settlement.unique_id))
         packed = _encoded((stream, settlement.id, reads, hashes, emissions, branches, *rest))
-        weight = 1 if len(packed) < ORDINARY_BYTES else _weight(work, packed)
+        weight = 1 if len(packed) < ORDINARY_BYTES else _weight(work, reads, packed)
         return Prepared(stream, packed, weight, bool(rest and rest[0]))
 
-    def _dedupe(self, stream: str, unique_id: str | None) -> Any:
+    def _dedupe(self, stream: str, unique_id: str | None, *, sets_mark: bool = True) -> Any:
         if unique_id is None or not self._dedupe_ttl_ms:
             return False
-        return dedupe_key(stream, unique_id), str(self._dedupe_ttl_ms)
+        return dedupe_key(stream, unique_id), sets_mark and str(self._dedupe_ttl_ms)
 
     def pack(self, batch_of: Sequence[Settlement | Prepared]) -> bytes:
         """Return the batch as the script takes it; sending it again unchanged is safe."""
@@ -148,8 +150,8 @@ def _effects(effects: Effects) -> tuple[list[Any], list[Emission], list[Any]]:
     return [*effects.hashes.values()], effects.emissions, [*map(_branch, effects.branches)]
 
 
-def _weight(work: Effects | DeadLetter, packed: bytes) -> int:
-    fields = _fields(work) if isinstance(work, Effects) else 0
+def _weight(work: Effects | DeadLetter, reads: Reads, packed: bytes) -> int:
+    fields = sum(map(len, reads.values())) + (_fields(work) if isinstance(work, Effects) else 0)
     return 1 + len(packed) // BYTES_OF_WEIGHT + fields // FIELDS_OF_WEIGHT
 
 

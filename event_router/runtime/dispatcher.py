@@ -156,7 +156,8 @@ class Dispatcher:
         )
         if delivery.label == "other" and reason != "unknown_type":
             delivery.label = self._decoder.label(delivery.domain, entry)
-        letter = Settlement(entry.stream, entry.id, delivery.letter, decided_on)
+        unique_id = None if delivery.event is None else delivery.event.unique_id
+        letter = Settlement(entry.stream, entry.id, delivery.letter, decided_on, unique_id)
         delivery.prepared = self._commits.prepare(letter)
         self._ready(delivery)
 

@@ -214,6 +214,13 @@ class TestNeighbours:
             COMMITTED,
         ]
 
+    def test_a_hash_that_is_asked_for_and_not_changed_does_not_matter(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0")
+        bench.client.set("text", "x")
+        unit = incrementing()
+        unit.hash("text")
+        assert bench.send(of(unit)) == [COMMITTED]
+
     def test_a_unit_that_is_refused_leaves_no_claim(self, bench: CommitBench) -> None:
         """On the type of a key, or on the version of a record."""
         bench.deliver(STREAM, "1-0", "2-0")

@@ -88,3 +88,12 @@ def test_a_spoilt_key_makes_everybody_wait_and_nobody_a_dead_letter(bench: Commi
     assert "1-0" in bench.pending(STREAM)
     bench.client.delete(SEEN)
     assert bench.send(of(both)) == [COMMITTED]
+
+
+def test_what_nobody_expects_costs_nobody_else_the_answer(bench: CommitBench) -> None:
+    """Such a change is refused where it is recorded; here it comes as far as the script."""
+    impossible = changing((None, False, "online", str(now_ms())))  # type: ignore[arg-type]
+    answers = bench.send(of(incrementing(), impossible, incrementing()))
+    assert [answer.verdict for answer in answers] == [Verdict.COMMITTED, Verdict.BROKEN, Verdict.COMMITTED]
+    assert bench.client.hgetall("k") == {b"n": b"2"}
+    assert bench.checkpoint(STREAM) == "(4-0"

@@ -169,6 +169,35 @@ class TestDedupe:
         bench.client.delete("k")
         assert bench.send(self.repeated("2-0")) == [COMMITTED]
 
+    def test_what_counted_once_becomes_no_dead_letter_when_it_comes_again(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0", "2-0", "3-0")
+        refused = Settlement(STREAM, "2-0", letter([b"a", b"b"]), None, "a")
+        assert bench.send([*self.repeated("1-0"), refused]) == [COMMITTED, SETTLED]
+        assert not bench.client.exists(f"dlq:{STREAM}")
+        assert bench.pending(STREAM) == {"3-0"}
+
+    def test_a_dead_letter_does_not_count(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0", "2-0", "3-0")
+        refused = [Settlement(STREAM, f"{n}-0", letter([b"a", b"b"]), None, "a") for n in (1, 2)]
+        assert bench.send(refused) == [COMMITTED, COMMITTED]
+        assert bench.client.xlen(f"dlq:{STREAM}") == 2
+        assert bench.send(self.repeated("3-0")) == [COMMITTED]
+
+    def test_of_two_in_a_batch_the_second_counts_if_the_first_cannot(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0", "2-0", "3-0")
+        bench.client.hset("k", "text", "x")
+        invalid = Settlement(STREAM, "1-0", incrementing(field="text"), None, "a")
+        stale = Settlement(STREAM, "2-0", incrementing(), None, "a")
+        stale.work.read("k", "text", "other")  # type: ignore[union-attr]
+        answers = bench.send([invalid, stale, *self.repeated("3-0")])
+        assert [answer.verdict for answer in answers] == [
+            Verdict.INVALID,
+            Verdict.CONFLICT,
+            Verdict.COMMITTED,
+        ]
+        assert bench.send([invalid, stale]) == [SETTLED, SETTLED]
+        assert bench.client.hgetall("k") == {b"text": b"x", b"n": b"1"}
+
     def test_the_id_is_forgotten_after_its_window(self, bench: CommitBench) -> None:
         bench.deliver(STREAM, "1-0", "2-0")
         bench.send(self.repeated("1-0"))

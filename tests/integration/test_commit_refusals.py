@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,9 +12,20 @@ from event_router.core.effects import Newest, Once, UnitOfWork
 from event_router.core.errors import RedisRefused, RedisUnavailable
 from event_router.core.keys import checkpoint_key
 from event_router.core.outcome import Answer, DeadLetter, Settlement, Verdict
+from event_router.redis_client.script import Script
 from tests.conftest import ServerFactory
 from tests.environment.servers import Server
-from tests.integration.commit_bench import COMMITTED, GROUP, HOUR_MS, STREAM, CommitBench
+from tests.integration.commit_bench import (
+    COMMITTED,
+    GROUP,
+    HOUR_MS,
+    SETTLED,
+    STREAM,
+    CommitBench,
+    incrementing,
+    of,
+    setting,
+)
 
 USER = "limited"
 WorkMaker = Callable[[], UnitOfWork | DeadLetter]
@@ -79,6 +92,8 @@ def harmless() -> UnitOfWork:
         ("-xinfo", "XINFO on events:notification"),
         ("-set", "SET on event-router:mark:m"),
         ("-exists", "EXISTS on event-router:mark:m"),
+        ("-hmget", "HMGET on state:user:1"),
+        ("-del", "DEL on state:user:1"),
     ],
 )
 def test_a_command_that_is_missing_leaves_the_whole_entry_pending(
@@ -141,6 +156,77 @@ def test_a_single_key_that_is_forbidden_leaves_only_its_entry_pending(
     assert bench.pending(STREAM) == {"2-0"}
 
 
+@pytest.mark.parametrize(
+    "command",
+    sorted(
+        set(re.findall(r"(?:call\(|looked_up\(|in_chunks\(.*)'([A-Z]+)'", Script("commit").text))
+        | {"HMGET", "HSET", "HDEL", "ZADD", "ZREM", "ZMSCORE", "TIME", "XADD"}
+    ),
+)
+def test_whichever_command_is_missing_nothing_is_written(limited: Limited, command: str) -> None:
+    """Every command of the script, and those that change presence, at the end of the batch."""
+    bench = limited(f"-{command}")
+    bench.deliver(STREAM, "1-0")
+    work = mixed()
+    work.hash("state:user:2").clear()
+    work.presence = [("7", False, "online", str(int(time.time() * 1000)))]
+    batch = [Settlement(STREAM, "1-0", work, None, "unique")]
+    try:
+        (answer,) = bench.send(batch)
+    except RedisUnavailable:
+        pass
+    else:
+        assert answer.verdict is Verdict.DENIED
+        assert answer.reason.startswith(command)
+    found = bench.model(but=[STREAM])
+    assert (found.hashes, found.streams, found.others) == ({}, {}, {})
+    assert bench.pending(STREAM) == {"1-0"}
+    bench.client.execute_command("ACL", "SETUSER", USER, f"+{command}")
+    assert bench.send(batch) == [COMMITTED]
+
+
+def emitting(stream: str) -> UnitOfWork:
+    unit = UnitOfWork()
+    unit.emit(stream, {"a": "b"}, None)
+    return unit
+
+
+def marking(mark: str) -> UnitOfWork:
+    unit = incrementing(key="state:user:1")
+    unit.branches.append(Once(f"event-router:mark:{mark}", HOUR_MS))
+    return unit
+
+
+@pytest.mark.parametrize(
+    ("allowed", "forbidden"),
+    [
+        (incrementing(key="state:user:1"), incrementing(key="state:user:2")),
+        (setting("state:user:1", f="v"), setting("state:user:2", f="v")),
+        (emitting("dlq:events:x"), emitting("dlq:events:y")),
+        (marking("a"), marking("b")),
+    ],
+)
+@pytest.mark.parametrize("forbidden_first", [False, True])
+def test_a_key_that_may_only_be_read_leaves_its_entry_pending(
+    limited: Limited, allowed: UnitOfWork, forbidden: UnitOfWork, forbidden_first: bool
+) -> None:
+    bench = limited(
+        *("resetkeys", "%R~*", "~state:user:1", "~events:*", "~dlq:events:x"),
+        *("~event-router:checkpoint:*", "~event-router:mark:a"),
+    )
+    bench.deliver(STREAM, "1-0", "2-0")
+    works = (forbidden, allowed) if forbidden_first else (allowed, forbidden)
+    verdicts = [answer.verdict for answer in bench.send(of(*works))]
+    assert verdicts == [Verdict.DENIED if work is forbidden else Verdict.COMMITTED for work in works]
+    assert bench.pending(STREAM) == {"1-0" if forbidden_first else "2-0"}
+    found = bench.model(but=[STREAM])
+    assert not {"state:user:2", "dlq:events:y", "event-router:mark:b"} & {
+        *found.hashes,
+        *found.streams,
+        *found.others,
+    }
+
+
 def test_a_forbidden_dead_letter_stream_keeps_the_entry(limited: Limited) -> None:
     bench = limited("resetkeys", "~events:*", "~event-router:*")
     bench.deliver(STREAM, "1-0")
@@ -154,6 +240,15 @@ def test_settled_beats_denied(limited: Limited) -> None:
     bench.deliver(STREAM, "1-0")
     bench.client.xack(STREAM, GROUP, "1-0")
     assert bench.send([Settlement(STREAM, "1-0", mixed())]) == [Answer(Verdict.SETTLED)]
+
+
+def test_settled_beats_denied_for_a_key_of_its_own_and_a_mark(limited: Limited) -> None:
+    bench = limited("resetkeys", "~state:user:1", "~events:*", "~event-router:checkpoint:*")
+    bench.deliver(STREAM, "1-0", "2-0", "3-0")
+    bench.client.xack(STREAM, GROUP, "2-0", "3-0")
+    batch = of(*(incrementing(key=f"state:user:{user}") for user in (1, 2, 1)))
+    batch[2].unique_id = "unique"
+    assert bench.send(batch) == [COMMITTED, SETTLED, SETTLED]
 
 
 @pytest.mark.parametrize("rules", [["-xack"], ["-xpending"], ["resetkeys", "~state:*", "~event-router:*"]])

@@ -248,13 +248,16 @@ def test_a_full_batch_blocks_redis_for_ten_milliseconds_at_most(bench: CommitBen
 
 
 def test_a_large_unit_weighs_as_much_as_many_in_a_batch(bench: CommitBench) -> None:
-    ordinary, large, behind = incrementing(), UnitOfWork(), UnitOfWork()
+    ordinary, large, behind, reading = incrementing(), UnitOfWork(), UnitOfWork(), UnitOfWork()
     once = Once("event-router:mark:m", HOUR_MS)
     for number in range(10_000):
         large.hash("k").set(f"f{number}", "v")
         once.hash("k").set(f"f{number}", "v")
+        reading.read("k", f"f{number}", None)
     behind.branches.append(once)
-    works = (ordinary, large, behind, letter([b"x", b"x" * 1_000_000]))
-    weights = [bench.commits.prepare(Settlement(STREAM, "1-0", work)).weight for work in works]
+    works = (ordinary, large, behind, reading, letter([b"x", b"x" * 1_000_000]))
+    settlements = [Settlement(STREAM, "1-0", work) for work in works]
+    settlements.append(Settlement(STREAM, "1-0", letter([]), reading))
+    weights = [bench.commits.prepare(settlement).weight for settlement in settlements]
     assert weights[0] == 1
     assert all(200 < weight < 500 for weight in weights[1:])

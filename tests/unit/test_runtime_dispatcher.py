@@ -109,6 +109,14 @@ class TestOutcomes:
             assert runtime.reports.letters() == [(entry_id(1), reason)]
             assert not runtime.reports.of("failed")
 
+    async def test_a_rejected_event_is_known_by_its_producer_s_id(self) -> None:
+        async with Runtime(raises(Reject("too old"))) as runtime:
+            runtime.accept(entry(1, id="unique"), entry(2, type="unknown", id="unique"))
+            await until(lambda: not len(runtime.in_flight))
+            sent = [part.settlement for batch in runtime.commits.packed for part in batch]
+            known_by = {settlement.id: settlement.unique_id for settlement in sent}
+            assert known_by == {entry_id(1): "unique", entry_id(2): None}, "the other was not decoded"
+
     async def test_a_rejected_event_is_never_tried_again(self) -> None:
         async with Runtime(raises(Reject("too old"))) as runtime:
             runtime.accept(entry(1))

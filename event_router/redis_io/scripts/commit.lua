@@ -11,10 +11,12 @@
 --   branches: {ONCE, mark, ttl, hashes, emissions, branches} or
 --     {NEWEST, key, version, ttl, record, hashes, emissions, branches}
 --   changes of presence: {user, connection or false, status, time}, see presence.lua
---   dedupe: false, or {mark, ttl}; where the mark stands the unit is settled without effects
+--   dedupe: false, or {mark, ttl or false}; where the mark stands the unit is settled without effects, else
+--     it sets the mark if there is a ttl
 -- Reply: one answer a unit: 1 committed, 0 settled before, 2 conflict, {3, reason} invalid,
 --   {4, what} denied by the ACL, {5, error} failed after the acknowledgement (never expected). Last, in
 --   place of an answer: the microseconds it took.
+-- Settled beats conflict beats invalid and denied.
 -- NOGROUP ends the script with nothing written. Times to live are milliseconds.
 local ONCE, NEWEST = 1, 2
 local COMMITTED, SETTLED, CONFLICT, INVALID, DENIED, BROKEN = 1, 0, 2, 3, 4, 5
@@ -106,31 +108,29 @@ local function less(a, b)
     return magnitude_less(x, y)
 end
 
--- Permissions and key types, asked once a batch for each kind of key.
+-- Permissions and key types. Once a batch each kind of key is asked for every command, and each key for
+-- one that writes: rules may allow to read more keys than to write.
 
 local SAMPLES = {
     hash = { { 'HSET', 'f', 'v' }, { 'HINCRBY', 'f', '1' }, { 'HDEL', 'f' }, { 'HGET', 'f' }, { 'HMGET', 'f' }, { 'DEL' }, { 'PEXPIRE', '1' }, { 'TYPE' } },
     stream = { { 'XADD', '*', 'f', 'v' }, { 'TYPE' } },
     mark = { { 'SET', 'v', 'NX', 'PX', '1' }, { 'EXISTS' } },
 }
-local asked, types = { hash = {}, stream = {}, mark = {} }, {}
+local asked, permitted, types = { hash = {}, stream = {}, mark = {} }, { hash = {}, stream = {}, mark = {} }, {}
 local claimed = {} -- what the unit makes of keys that do not exist yet
 
 local function denied(use, key)
+    if permitted[use][key] then return false end
     local class = match(key, '^[^:]*:[^:]*:') or key
-    local answer = asked[use][class]
-    if answer == nil then
-        answer = false
-        for _, sample in ipairs(SAMPLES[use]) do
-            if not redis.acl_check_cmd(sample[1], key, unpack(sample, 2)) then
-                answer = sample[1] .. ' on ' .. key
-                break
-            end
-        end
-        if use == 'stream' and not redis.acl_check_cmd('XINFO', 'STREAM', key) then answer = 'XINFO on ' .. key end
-        asked[use][class] = answer
+    local samples = SAMPLES[use]
+    for i = 1, asked[use][class] and 1 or #samples do
+        if not redis.acl_check_cmd(samples[i][1], key, unpack(samples[i], 2)) then return samples[i][1] .. ' on ' .. key end
     end
-    return answer
+    if use == 'stream' and not asked[use][class] and not redis.acl_check_cmd('XINFO', 'STREAM', key) then
+        return 'XINFO on ' .. key
+    end
+    asked[use][class], permitted[use][key] = true, true
+    return false
 end
 
 local function refused_by_acl(problem) -- Valkey's words, and Redis's
@@ -138,10 +138,10 @@ local function refused_by_acl(problem) -- Valkey's words, and Redis's
 end
 
 local function wrong_type(use, key)
+    local what = denied(use, key)
+    if what then return DENIED, what end
     local kind = types[key]
     if not kind then
-        local what = denied(use, key)
-        if what then return DENIED, what end
         kind = call('TYPE', key).ok
         types[key] = kind
     end
@@ -331,10 +331,8 @@ local function check_hash(h, reads, alone)
     end
     local values
     if n > 0 then
-        if not types[key] then
-            local what = denied('hash', key)
-            if what then return DENIED, what end
-        end
+        local what = denied('hash', key)
+        if what then return DENIED, what end
         values = read_fields(key, wanted)
         if values.err then
             if expected > 0 then return unreadable(key, values) end
@@ -347,7 +345,11 @@ local function check_hash(h, reads, alone)
         end
     end
     status, reason = wrong_type('hash', key)
-    if status then return status, reason end
+    if status then
+        if n > 0 or cleared or h[8] or next(h[2]) or next(increments) or next(h[6]) then return status, reason end
+        h.writes = { key } -- asked for, and not changed
+        return
+    end
     if cleared then return gather_cleared(h) end
     local writes, w, i = { key }, 1, expected
     for field, value in pairs(h[2]) do
@@ -388,7 +390,7 @@ local function check_hash(h, reads, alone)
 end
 
 local function check_read(key, reads)
-    local what = not types[key] and denied('hash', key)
+    local what = denied('hash', key)
     if what then return DENIED, what end
     local wanted = {}
     for field in pairs(reads) do wanted[#wanted + 1] = field end
@@ -553,13 +555,12 @@ end
 
 local acknowledged
 local presence_changes = {}
-local presence_reason, presence_denied -- what makes changing it impossible
+local presence_reason -- what makes changing it impossible
 
 -- Presence is the router's own: what is wrong with its keys is no entry's fault, so all wait.
 local function presence_impossible()
     if presence_reason == nil then
-        presence_reason, presence_denied = presence_problem(presence[2])
-        presence_reason = presence_reason or false
+        presence_reason = presence_problem(presence[2]) or false
     end
     return presence_reason
 end
@@ -570,31 +571,34 @@ local function take_back()
     end
 end
 
+local function refused(unit, status, reason)
+    take_back()
+    if #call('XPENDING', unit[1], group, unit[2], unit[2], 1) == 0 then return SETTLED end
+    if status == CONFLICT then return CONFLICT end
+    return { status, reason }
+end
+
 local function process(unit)
     local stream, id, changes, dedupe = unit[1], unit[2], unit[7], unit[8]
+    local status, reason
     if dedupe then
         local what = denied('mark', dedupe[1])
-        if what then return { DENIED, what } end
+        if what then return refused(unit, DENIED, what) end
         if call('EXISTS', dedupe[1]) == 1 then
             call('XACK', stream, group, id)
             return SETTLED
         end
     end
-    local status, reason = check_unit(unit)
+    status, reason = check_unit(unit)
     if not status and changes and presence_impossible() then status, reason = DENIED, presence_reason end
-    if status then
-        take_back()
-        if #call('XPENDING', stream, group, id, id, 1) == 0 then return SETTLED end
-        if status == CONFLICT then return CONFLICT end
-        return { status, reason }
-    end
+    if status then return refused(unit, status, reason) end
     if call('XACK', stream, group, id) == 0 then
         take_back()
         return SETTLED
     end
     acknowledged = true
     apply(unit[4], unit[5], unit[6], id)
-    if dedupe then call('SET', dedupe[1], id, 'PX', dedupe[2]) end
+    if dedupe and dedupe[2] then call('SET', dedupe[1], id, 'PX', dedupe[2]) end
     if changes then
         for i = 1, #changes do presence_changes[#presence_changes + 1] = changes[i] end
     end
@@ -623,18 +627,30 @@ for i, unit in ipairs(units) do
     if next(claimed) then claimed = {} end
     local ok, answer = pcall(process, unit)
     if not ok then
-        if not acknowledged then take_back() end
         local problem = type(answer) == 'table' and answer.err or tostring(answer)
-        answer = { acknowledged and BROKEN or refused_by_acl(problem) and DENIED or INVALID, problem }
+        if acknowledged then
+            answer = { BROKEN, problem }
+        else
+            answer = refused(unit, refused_by_acl(problem) and DENIED or INVALID, problem)
+        end
     end
     answers[i] = answer
     if answer == COMMITTED or answer == SETTLED then settled[unit[1]] = true end
 end
 for key in pairs(tallies) do flush(key) end
-if #presence_changes > 0 then
+
+local function change_presence()
     local now_ms = presence_now()
     local changed = observe_presence(now_ms, presence[1], presence_changes)
     announce_presence(presence[2], presence[3], presence[4], now_ms, changed)
+end
+if #presence_changes > 0 then
+    local ok, problem = pcall(change_presence)
+    for i, unit in ipairs(units) do
+        if not ok and unit[7] and answers[i] == COMMITTED then
+            answers[i] = { BROKEN, type(problem) == 'table' and problem.err or tostring(problem) }
+        end
+    end
 end
 
 -- The checkpoint: everything up to an id is settled; '(' means everything before it. When nothing is
