@@ -96,7 +96,10 @@ async def _show(
         searched = _dead_letter_streams(streams_of(settings, only))
         found = [letter for dlq in searched if (letter := await dead_letters.show(dlq, letter_id))]
     if not found:
-        raise Failed(f"there is no dead letter {letter_id} in {', '.join(searched)}")
+        raise Failed(
+            f"there is no dead letter {letter_id} in {', '.join(searched)}; `dlq list` shows their ids, and"
+            f" `explain STREAM {letter_id}` finds the letter of an entry with this id"
+        )
     for letter in found:
         fields = [[text(name), text(value)] for name, value in letter.fields]
         row = letter.row() | {"consumer": letter.consumer}
@@ -221,8 +224,11 @@ def _choice(
     since: str | None = None,
     until: str | None = None,
 ) -> Choice:
+    from event_router.core.outcome import REASONS
     from event_router.redis_io.dead_letters import Choice
 
+    if reason is not None and reason not in REASONS:
+        raise WrongUsage(f"--reason {reason!r} is none; there are {', '.join(REASONS)}")
     for letter_id in ids or ():
         if not re.fullmatch(r"\d{1,19}-\d{1,19}", letter_id):
             raise WrongUsage(

@@ -78,7 +78,7 @@ async def _reached(
             await link.close()
             raise
     except EventRouterError as problem:
-        remedy = f"correct {VARIABLES[role]}, or start what it names"
+        remedy = f"correct {VARIABLES[role]}, or see to it that what it names runs and answers"
         return None, [*findings, error("connection", f"{role}: {address.redacted}: {problem}", remedy)]
     return link, [*findings, ok("connection", f"{role}: {address.redacted} answers")]
 

@@ -43,7 +43,9 @@ class Checker:
 
         if domain not in self._registry.domains:
             known = ", ".join(self._registry.domains)
-            raise WrongUsage(f"unknown domain {domain!r}; the handlers serve {known}")
+            raise WrongUsage(
+                f"unknown domain {domain!r}; the handlers serve {known}; name others in EVENT_ROUTER_HANDLERS"
+            )
         try:
             return self._preparer.prepare(domain, fields)
         except InvalidEvent as error:
@@ -104,7 +106,7 @@ async def _publish_file(name: str, config: Config, url: str | None, output: Outp
                             _print(batch, ids, output)
         finally:
             if sent or total == 0:
-                note(f"{sent} events published")
+                note(f"{sent} {'event' if sent == 1 else 'events'} published")
 
 
 async def _add(client: Redis, events: list[Prepared]) -> list[str]:
