@@ -13,7 +13,7 @@ import msgspec
 
 from event_router.core.errors import StateError
 from event_router.core.timestamps import shortened
-from event_router.core.values import encode_value
+from event_router.core.values import check_names, encode_value
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MAX_EMISSION_FIELDS = 1_000
@@ -83,6 +83,8 @@ class HashEffects(msgspec.Struct, array_like=True, eq=False, gc=False):
 
     def delete(self, field: str) -> None:
         """Delete a field, whatever this unit recorded for it before."""
+        if type(field) is not str:
+            check_names(field)
         if self.latest and self._is_version(field):
             self._refuse_mixture(field, "delete")
         for recorded in (self.sets, self.increments, self.maxima, self.latest):
@@ -94,6 +96,8 @@ class HashEffects(msgspec.Struct, array_like=True, eq=False, gc=False):
 
     def increment(self, field: str, amount: int) -> None:
         """Add to a field. Raises StateError for what 64 bits cannot hold."""
+        if type(field) is not str:
+            check_names(field)
         if field in self.latest or field in self.maxima or (self.latest and self._is_version(field)):
             self._refuse_mixture(field, "increment")
         if field in self.deletes:
@@ -185,6 +189,7 @@ class Effects:
         Raises:
             StateError: no fields, more than a script can pass on, or a `maxlen` that is no length.
         """
+        check_names(stream)
         if not 0 < len(fields) <= MAX_EMISSION_FIELDS:
             raise StateError(
                 f"an entry for {stream!r} has {len(fields)} fields; 1 to {MAX_EMISSION_FIELDS} are possible"

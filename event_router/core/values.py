@@ -53,6 +53,15 @@ def text_bytes(text: str) -> bytes:
         raise StateError(f"{shortened(text)} cannot be stored: it is no valid Unicode") from None
 
 
+def check_names(*names: object) -> None:
+    """Raise StateError for what cannot name a key, a field or a stream."""
+    for name in names:
+        if not isinstance(name, str):
+            raise StateError(f"{shortened(name)} is no name: it is {type(name).__name__}, not text")
+        if not name.isascii():
+            text_bytes(name)
+
+
 def ttl_in_ms(seconds: float, what: str) -> int:
     """Return a time to live in milliseconds.
 

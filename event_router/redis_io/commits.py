@@ -16,6 +16,7 @@ from event_router.core.channels import PRESENCE
 from event_router.core.effects import Effects, Emission, HashEffects, Newest, Once, Reads
 from event_router.core.keys import KeyNames, checkpoint_key, dead_letter_stream, dedupe_key
 from event_router.core.outcome import Answer, Answers, DeadLetter, Settlement, Verdict
+from event_router.core.values import text_bytes
 from event_router.redis_client.connections import Link
 from event_router.redis_client.script import Script
 
@@ -170,12 +171,16 @@ def _letter(settlement: Settlement, letter: DeadLetter) -> list[Any]:
 
 
 def _encodable(value: Any) -> Any:
-    """Return a message with each text that is not UTF-8 (surrogate escapes) as raw bytes."""
+    """Return a message with each text that is not UTF-8 (surrogate escapes) as raw bytes.
+
+    Raises:
+        StateError: half a surrogate pair, which has no bytes.
+    """
     if isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError:
-            return _raw(value.encode("utf-8", "surrogateescape"))
+            return _raw(text_bytes(value))
     elif isinstance(value, list | tuple):
         return [_encodable(part) for part in value]
     elif isinstance(value, dict):

@@ -18,6 +18,7 @@ import msgspec
 from event_router.core.effects import Effects, Newest, UnitOfWork, is_canonical
 from event_router.core.entity import UNKNOWN
 from event_router.core.errors import InvalidState, RedisRefused, RedisUnavailable, StateError
+from event_router.core.values import check_names
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.ports import StateReadPort
 from event_router.runtime.recent import RecentState
@@ -147,6 +148,7 @@ class Turn(msgspec.Struct, eq=False):
                     view.changed = loop.create_future()
                 await asyncio.shield(view.changed)
             else:
+                check_names(key, field)  # it is read together with what others ask for
                 epoch, left = view.epoch, view.left
                 value = await self._sequencer.fetch((key, field))
                 if view.epoch == epoch:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from event_router.core.effects import Newest, Once, UnitOfWork
+from event_router.core.errors import StateError
 from event_router.core.outcome import MAX_LETTER_FIELDS, Answer, Settlement, Verdict
 from event_router.redis_io.dead_letter_format import unpack
 from tests.environment.servers import Server
@@ -77,6 +78,16 @@ class TestDeadLetters:
         (answer,) = bench.send(of(unit))
         assert answer.verdict is Verdict.INVALID
         assert not bench.client.exists("k")
+
+
+@pytest.mark.parametrize("place", ["key", "field", "mark", "record"])
+def test_a_name_that_is_no_unicode_is_refused_when_it_is_prepared(bench: CommitBench, place: str) -> None:
+    half = "\ud800"
+    unit = incrementing(key=half if place == "key" else "k", field=half if place == "field" else "n")
+    unit.branches.append(Once(half if place == "mark" else "m", HOUR_MS))
+    unit.branches.append(Newest(half if place == "record" else "job", "1:1-1@s", {"a": "b"}, HOUR_MS))
+    with pytest.raises(StateError, match="no valid Unicode"):
+        bench.commits.prepare(Settlement(STREAM, "1-0", unit))
 
 
 class TestConditions:

@@ -236,6 +236,22 @@ class TestMessages:
             state.publish("c", {"a": value})
 
 
+class TestNames:
+    @pytest.mark.parametrize("name", [None, 5, b"a"])
+    def test_that_are_no_text_are_refused(self, name: Any) -> None:
+        state, unit = transaction()
+        with pytest.raises(StateError):
+            state.entity("bike", "b1").increment(name)
+        with pytest.raises(StateError):
+            state.entity("bike", "b1").delete(name)
+        with pytest.raises(StateError):
+            state.statistics("daily", "d").increment(name)
+        with pytest.raises(StateError):
+            state.emit(name, a=1)
+        assert not any(unit.hashes.values())
+        assert not unit.emissions
+
+
 class TestPresence:
     def test_changes_are_recorded_in_their_order(self) -> None:
         state, unit = transaction()

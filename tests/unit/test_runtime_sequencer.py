@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from event_router.core.errors import InvalidState, RedisRefused
+from event_router.core.errors import InvalidState, RedisRefused, StateError
 from event_router.runtime.connectivity import Connectivity
 from event_router.runtime.sequencer import Sequencer, Turn
 from tests.unit.runtime_fakes import AWAY, FakeState, Reports, Time, settled, until
@@ -69,6 +70,16 @@ class TestReads:
         assert await good == "1"
         with pytest.raises(InvalidState):
             await bad
+
+    @pytest.mark.parametrize(("key", "field"), [(K, None), (K, b"a"), (K, "\ud800"), ("\udfff", "a")])
+    async def test_a_name_that_cannot_be_sent_spares_the_others(
+        self, bench: Bench, key: str, field: Any
+    ) -> None:
+        fine = bench.read(bench.turn())
+        with pytest.raises(StateError):
+            await bench.turn().read(key, field)
+        assert await fine is None
+        assert bench.state.reads == [[(K, "a")]]
 
     async def test_a_refusal_reaches_whoever_asked_and_reading_goes_on(self, bench: Bench) -> None:
         bench.state.errors = [RedisRefused("no")]
