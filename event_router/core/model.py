@@ -80,6 +80,8 @@ class StateModel:
         validation = _Validation(self)
         try:
             if isinstance(work, DeadLetter):
+                if settlement.decided_on is not None:
+                    validation.reads(settlement.decided_on.reads)
                 validation.key(dead_letter_stream(settlement.stream), "stream")
             else:
                 validation.reads(work.reads)

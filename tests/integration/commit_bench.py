@@ -40,6 +40,7 @@ class CommitBench:
 
     def __init__(self, server: Server, *, user: str = "") -> None:
         self.client: redis.Redis = server.client(decode_responses=False)
+        self.text_client: redis.Redis = server.client()
         self._runner = asyncio.Runner()
         url = server.url.replace("://", f"://{user}@") if user else server.url
         self._link = Link(parse_url(url), timeout_s=10, name="commit")
@@ -54,6 +55,7 @@ class CommitBench:
         self._runner.run(self._link.close())
         self._runner.close()
         self.client.close()
+        self.text_client.close()
 
     def send(self, settlements: Iterable[Settlement]) -> list[Answer]:
         """Commit a batch."""

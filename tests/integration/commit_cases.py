@@ -23,6 +23,7 @@ KEYS = ("k:a", "k:b", "k:ключ", "k:\udcff")
 LOGS = ("s:a", "s:b")
 MARKS = ("event-router:mark:a", "event-router:mark:b")
 FIELDS = ("n", "m", "f", "n:version", "version", "\udc80ü")
+USERS = ("7", "ключ")
 
 NUMBERS = (0, 1, -1, 5, 10**14, 10**15, -(10**15), 2**53 + 1, 2**62, 2**63 - 1, -(2**63), -(2**63) + 1)
 NO_NUMBERS = ("", "007", "+1", "1.0", "-0", "-", "abc", " 1", "1e3", "9223372036854775808", "9" * 30)
@@ -48,6 +49,8 @@ texts = (
 )
 values = texts | st.sampled_from(VERSIONS)
 ttls = st.sampled_from((3_600_000, 7_200_000))
+ages = st.integers(1_000, 20_000) | st.sampled_from((1_000, 90_000))
+"""Milliseconds since a change of presence: far from where it lapses, so that a test may take its time."""
 letters = st.builds(
     DeadLetter,
     reason=st.sampled_from(("invalid", "poison")),
@@ -99,14 +102,22 @@ class Case:
     reads: Any
     letter: DeadLetter | None
     unique_id: str | None = None
+    presence: Any = ()
 
-    def settlement(self, hashes: dict[str, dict[str, str]]) -> Settlement:
+    def settlement(self, hashes: dict[str, dict[str, str]], now_ms: int) -> Settlement:
         """Return what is committed; `hashes` is what an up-to-date read finds."""
-        if self.letter is not None:
-            return Settlement(self.stream, self.entry_id, self.letter)
-        unit = unit_of(*self.unit)
+        read = UnitOfWork()
         for stale, key, field, value in self.reads:
-            unit.read(key, field, value if stale else hashes.get(key, {}).get(field))
+            read.read(key, field, value if stale else hashes.get(key, {}).get(field))
+        if self.letter is not None:
+            return Settlement(self.stream, self.entry_id, self.letter, read, self.unique_id)
+        unit = unit_of(*self.unit)
+        unit.reads = read.reads
+        if self.presence:
+            unit.presence = [
+                (user, connection or False, status, str(now_ms - age_ms))
+                for user, connection, status, age_ms in self.presence
+            ]
         return Settlement(self.stream, self.entry_id, unit, None, self.unique_id)
 
 
@@ -122,6 +133,7 @@ def plain_effects(pools: Pools) -> st.SearchStrategy[list[Any]]:
         st.tuples(st.just("delete"), keys, fields),
         st.tuples(st.just("clear"), keys),
         st.tuples(st.just("expire"), keys, ttls),
+        st.tuples(st.just("touch"), keys),
     )
     emissions = st.tuples(
         st.just("emit"),
@@ -145,14 +157,31 @@ def batches(pools: Pools, entry_ids: Sequence[str]) -> st.SearchStrategy[list[Ca
         ttls,
         effects,
     )
+    values_read = st.none() | pools.values
+    of_one_hash = st.builds(
+        lambda key, names, stale, value: [
+            (stale and not n, key, name, value) for n, name in enumerate(names)
+        ],
+        keys,
+        st.lists(fields, min_size=2, unique=True),
+        pools.stale,
+        values_read,
+    )
+    presence = st.tuples(
+        st.sampled_from(USERS),
+        st.sampled_from((None, "phone", "a b")),
+        st.sampled_from(("online", "away", "busy", "offline")),
+        ages,
+    )
     cases = st.builds(
         Case,
         stream=st.sampled_from(STREAMS),
         entry_id=st.sampled_from(entry_ids),
         unit=st.tuples(effects, st.lists(once | newest, max_size=2)),
-        reads=st.lists(st.tuples(pools.stale, keys, fields, st.none() | pools.values), max_size=2),
+        reads=st.lists(st.tuples(pools.stale, keys, fields, values_read), max_size=2) | of_one_hash,
         letter=pools.letters,
         unique_id=st.none() | st.none() | st.sampled_from(("a", "ключ")),
+        presence=st.just(()) | st.just(()) | st.lists(presence, min_size=1, max_size=3),
     )
     return st.lists(cases, min_size=1, max_size=8)
 
@@ -202,6 +231,8 @@ def _record(effects: Effects, recorded: Iterable[Any]) -> None:
         try:
             if kind == "emit":
                 effects.emit(key, *rest)
+            elif kind == "touch":
+                effects.hash(key)
             elif kind == "expire":
                 effects.hash(key).ttl_ms = rest[0]
             else:

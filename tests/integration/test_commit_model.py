@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from event_router.core.effects import StatusChange
 from event_router.core.entry_id import parse_id
 from event_router.core.model import StateModel
 from event_router.core.outcome import Answer, Settlement
@@ -27,7 +30,17 @@ from tests.integration.commit_cases import (
     initial_keys,
     numbers,
 )
+from tests.integration.presence_bench import (
+    LOG,
+    PREFIX,
+    Change,
+    PresenceBench,
+    Stored,
+    expected,
+    status_in,
+)
 
+PRESENCE_KEYS = (LOG, *(f"{PREFIX}{name}" for name in ("connections", "users", "names", "due", "seen")))
 TTL_TOLERANCE_MS = 60_000
 
 
@@ -97,21 +110,28 @@ def check(bench: CommitBench, initial: Initial, ttl_ms: int | None, rounds: Roun
     for stream in STREAMS:
         bench.deliver(stream, *MANY_IDS)
         model.pending[stream] = set(MANY_IDS)
+    now_ms, announced = int(time.time() * 1000), list[tuple[str, str, str]]()
     for batch, resent in rounds:
-        settlements, expected = _foreseen(model, batch)
-        assert [*map(_named, bench.send(settlements))] == [*map(_named, expected)]
+        before = list(model.presence)
+        settlements, answers = _foreseen(model, batch, now_ms)
+        assert [*map(_named, bench.send(settlements))] == [*map(_named, answers)]
         _assert_same(bench, model)
+        after = list(model.presence)
+        announced += _changed(before, after, now_ms)
+        _assert_present(bench, model, announced, now_ms)
         _assert_checkpoints(bench, model, settlements)
         if resent:
             assert bench.send(settlements) == model.commit_batch(settlements)
             _assert_same(bench, model)
+            announced += _changed(after, model.presence, now_ms)
+            _assert_present(bench, model, announced, now_ms)
 
 
-def _foreseen(model: StateModel, batch: Sequence[Case]) -> tuple[list[Settlement], list[Answer]]:
+def _foreseen(model: StateModel, batch: Sequence[Case], now_ms: int) -> tuple[list[Settlement], list[Answer]]:
     """Commit a batch to the model, where each up-to-date read sees what those before it left."""
     settlements, answers = [], []
     for case in batch:
-        settlement = case.settlement(model.hashes)
+        settlement = case.settlement(model.hashes, now_ms)
         settlements.append(settlement)
         answers.append(model.commit(settlement))
     return settlements, answers
@@ -124,7 +144,7 @@ def _named(answer: Answer) -> Answer:
 
 
 def _assert_same(bench: CommitBench, model: StateModel) -> None:
-    found = bench.model(but=STREAMS)
+    found = bench.model(but=(*STREAMS, *PRESENCE_KEYS))
     assert found.hashes == model.hashes
     assert found.streams == model.streams
     assert found.others == model.others
@@ -140,3 +160,26 @@ def _assert_checkpoints(bench: CommitBench, model: StateModel, settlements: list
         pending = model.pending[stream]
         if pending:
             assert bench.checkpoint(stream) == f"({min(pending, key=parse_id)}"
+
+
+def _present(changes: Sequence[StatusChange], now_ms: int) -> Stored:
+    """Return what the server shall keep of presence."""
+    return expected((Change(user, of or None, status, int(at)) for user, of, status, at in changes), now_ms)
+
+
+def _changed(
+    before: Sequence[StatusChange], after: Sequence[StatusChange], now_ms: int
+) -> list[tuple[str, str, str]]:
+    """Return user, status before and after of those whose status a batch changed, as announced."""
+    was, becomes = _present(before, now_ms), _present(after, now_ms)
+    users = dict.fromkeys(change[0] for change in after[len(before) :])
+    told = [(user, status_in(was, user), status_in(becomes, user)) for user in users]
+    return [one for one in told if one[1] != one[2]]
+
+
+def _assert_present(
+    bench: CommitBench, model: StateModel, announced: list[tuple[str, str, str]], now_ms: int
+) -> None:
+    assert PresenceBench(bench.text_client).stored() == _present(model.presence, now_ms)
+    messages = [json.loads(entry[5]) for entry in bench.entries(LOG)]
+    assert [(found["user_id"], found["previous"], found["status"]) for found in messages] == announced
