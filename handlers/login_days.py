@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date
 from functools import lru_cache
+from itertools import pairwise
 
 MAX_RUNS = 32
 """Runs that are kept; the oldest go first."""
@@ -35,23 +36,17 @@ class LoginDays:
         if text is None:
             return cls()
         try:
-            runs = []
-            before = date.max.toordinal() + 2
-            for part in text.split(","):
-                run = _run(part)
-                if run[1] > before - 2:
+            runs = tuple(map(_run, text.split(",")))
+            for later, earlier in pairwise(runs):
+                if earlier[1] > later[0] - 2:
                     raise ValueError
-                runs.append(run)
-                before = run[0]
         except ValueError:
             shown = text if len(text) <= 60 else f"{text[:60]}…"
             raise ValueError(f"{shown!r} is no list of day intervals, newest first") from None
-        return cls(tuple(runs))
+        return cls(runs)
 
     def __str__(self) -> str:
-        return ",".join(
-            _day(last) if first == last else f"{_day(first)}/{_day(last)}" for first, last in self._runs
-        )
+        return ",".join(map(_text, self._runs))
 
     def __repr__(self) -> str:
         return f"<LoginDays {self}>"
@@ -75,21 +70,27 @@ class LoginDays:
         That is a day it has, and one so old that it would be a run beyond the 32 that are kept.
         """
         number = day.toordinal()
-        first = last = number
-        newer: list[tuple[int, int]] = []
-        older: list[tuple[int, int]] = []
-        for run in self._runs:
-            if run[0] <= number <= run[1]:
-                return self
-            if run[0] == number + 1:
-                last = run[1]
-            elif run[1] == number - 1:
-                first = run[0]
-            else:
-                (newer if run[0] > number else older).append(run)
-        if len(newer) == MAX_RUNS:
+        runs = self._runs
+        place = 0
+        for first, last in runs:
+            if number >= first - 1:
+                break
+            place += 1
+        else:
+            return self if place == MAX_RUNS else LoginDays((*runs, (number, number)))
+        if first <= number <= last:
             return self
-        return LoginDays((*newer, (first, last), *older)[:MAX_RUNS])
+        behind = place + 1  # the runs from here on stay as they are
+        if number == last + 1:
+            run = (first, number)
+        elif number > last:
+            run, behind = (number, number), place
+        elif behind < len(runs) and runs[behind][1] == number - 1:
+            run = (runs[behind][0], last)
+            behind += 1
+        else:
+            run = (number, last)
+        return LoginDays((*runs[:place], run, *runs[behind:])[:MAX_RUNS])
 
 
 @lru_cache(maxsize=4096)
@@ -106,5 +107,6 @@ def _run(text: str) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4096)
-def _day(ordinal: int) -> str:
-    return date.fromordinal(ordinal).isoformat()
+def _text(run: tuple[int, int]) -> str:
+    first, last = (date.fromordinal(day).isoformat() for day in run)
+    return last if first == last else f"{first}/{last}"

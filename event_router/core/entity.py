@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol, overload
 
+import msgspec
+
 from event_router.core.effects import Effects, HashEffects, UnitOfWork, is_canonical
 from event_router.core.errors import InvalidState
 from event_router.core.values import ttl_in_ms
@@ -37,15 +39,15 @@ class Context(Protocol):
         """What decides which of two `set_latest` is the later one."""
 
 
-class Entity:
+class Entity(msgspec.Struct, eq=False):
     """One entity's hash. Reads are awaited; effects are recorded and applied at commit."""
 
-    __slots__ = ("_context", "_group", "key")
+    key: str
+    _group: Effects
+    _context: Context
 
-    def __init__(self, key: str, group: Effects, context: Context) -> None:
-        self.key = key
-        self._group = group
-        self._context = context
+    def __repr__(self) -> str:
+        return f"<Entity {self.key}>"
 
     @overload
     async def get(self, field: str, /) -> str | None: ...
@@ -140,14 +142,14 @@ class Entity:
         self._group.hash(self.key).ttl_ms = ttl_in_ms(seconds, self.key)
 
 
-class Statistics:
+class Statistics(msgspec.Struct, eq=False):
     """Counters that are only written: never read, so that events on them need no order."""
 
-    __slots__ = ("_effects", "key")
+    key: str
+    _effects: HashEffects
 
-    def __init__(self, key: str, effects: HashEffects) -> None:
-        self.key = key
-        self._effects = effects
+    def __repr__(self) -> str:
+        return f"<Statistics {self.key}>"
 
     def increment(self, field: str, amount: int = 1) -> None:
         """Add to a counter (64-bit)."""

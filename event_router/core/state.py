@@ -100,16 +100,13 @@ class JobState:
         state._publish(step, state.names.job_channel(self._job_id), message_out)
 
 
-class StateTransaction:
+class StateTransaction(msgspec.Struct, eq=False):
     """What a handler does to the state, recorded for one event and committed with it, or not at all."""
 
-    __slots__ = ("_reader", "_unit", "event", "names")
-
-    def __init__(self, event: AnyEvent, names: KeyNames, unit: UnitOfWork, reader: StateReader) -> None:
-        self.event = event
-        self.names = names
-        self._unit = unit
-        self._reader = reader
+    event: AnyEvent
+    names: KeyNames
+    _unit: UnitOfWork
+    _reader: StateReader
 
     def __repr__(self) -> str:
         return f"<StateTransaction of {self.event!r}>"
