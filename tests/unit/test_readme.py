@@ -63,7 +63,7 @@ def test_links_lead_somewhere(document: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_settings_that_are_named_exist(document: str) -> None:
-    known = {name.upper() for name in Settings.model_fields} | {"POD_NAME"}
+    known = {name.upper() for name in Settings.model_fields} | {"POD_NAME", "REDIS_URL"}
     named = {name for name in quoted(document) if re.fullmatch(r"[A-Z]+(_[A-Z]+)+", name)}
     named |= set(re.findall(r"EVENT_ROUTER_([A-Z_]+[A-Z])", text_of(document)))
     assert named <= known
