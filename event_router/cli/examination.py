@@ -240,7 +240,7 @@ def _types(settings: Settings, streams: Sequence[str], domains: Sequence[str]) -
 
 
 def _patience(settings: Settings) -> Patience:
-    from event_router.app import DEAD_AFTER_LEASES
+    from event_router.parts import DEAD_AFTER_LEASES
     from event_router.redis_io.stream_health import Patience
 
     dead_ms = DEAD_AFTER_LEASES * max(settings.claim_min_idle_ms, settings.read_block_ms)
