@@ -47,6 +47,13 @@ def test_a_user_who_comes_is_present_and_announced_once(bench: CommitBench) -> N
     assert '"user_id":"7","status":"online","previous":"offline"' in message
 
 
+def test_a_unit_may_change_several(bench: CommitBench) -> None:
+    at = str(now_ms())
+    assert bench.send(of(changing(("7", False, "online", at), ("8", "phone", "busy", at)))) == [COMMITTED]
+    assert bench.client.zrange(USERS, 0, -1) == [b"7", b"8"]
+    assert ['"user_id":"7"' in announced(bench)[0], '"user_id":"8"' in announced(bench)[1]] == [True, True]
+
+
 def test_who_left_in_the_same_batch_was_never_there(bench: CommitBench) -> None:
     at = now_ms()
     units = (changing(("7", False, "online", str(at - 5))), changing(("7", False, "offline", str(at))))

@@ -12,6 +12,7 @@ from event_router.core.outcome import Settlement, Verdict
 from tests.environment.servers import Server
 from tests.integration.commit_bench import (
     COMMITTED,
+    CONFLICT,
     HOUR_MS,
     STREAM,
     CommitBench,
@@ -122,6 +123,69 @@ class TestMerging:
         bench.client.pexpire("k", HOUR_MS)
         assert self.commit(bench, incrementing(), self.unit("delete", "old")) == {b"n": b"1"}
         assert bench.client.pttl("k") > 0
+
+
+class TestBesideOtherWrites:
+    """Increments of a unit that writes or reads more of the hash are written with the rest."""
+
+    def unit(self, amount: int, **read: str | None) -> UnitOfWork:
+        unit = setting(f="v")
+        unit.hash("k").increment("n", amount)
+        for field, value in read.items():
+            unit.read("k", field, value)
+        return unit
+
+    def test_sums_and_merged_increments_add_up(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, *(f"{n}-0" for n in range(1, 6)))
+        works = (incrementing(1), self.unit(10), incrementing(100), self.unit(1_000, n="111"), incrementing())
+        assert bench.send(of(*works)) == [COMMITTED] * 5
+        assert bench.client.hgetall("k") == {b"n": b"1112", b"f": b"v"}
+
+    def test_one_that_is_refused_adds_nothing(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0", "2-0", "3-0", "4-0")
+        works = (incrementing(1), self.unit(10, n="0"), self.unit(LARGEST), self.unit(100, n="1", f=None))
+        verdicts = [answer.verdict for answer in bench.send(of(*works))]
+        assert verdicts == [Verdict.COMMITTED, Verdict.CONFLICT, Verdict.INVALID, Verdict.COMMITTED]
+        assert bench.client.hgetall("k") == {b"n": b"101", b"f": b"v"}
+
+    def test_behind_a_condition_they_meet_those_of_the_unit(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0")
+        unit, once = self.unit(1, n=None), Once("event-router:mark:m", HOUR_MS)
+        once.hash("k").increment("n", 10)
+        unit.branches.append(once)
+        assert bench.send(of(unit)) == [COMMITTED]
+        assert bench.client.hget("k", "n") == b"11"
+
+    def test_a_cleared_hash_starts_anew(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0", "2-0")
+        bench.client.hset("k", mapping={"n": "7", "m": "9", "l": "x", "l:version": "9:1-1@s"})
+        clearing = UnitOfWork()
+        clearing.hash("k").clear()
+        clearing.hash("k").increment("n", 2)
+        clearing.hash("k").maximum("m", 3)
+        clearing.hash("k").set_latest("l", "y", "1:1-1@s")
+        assert bench.send(of(incrementing(), clearing)) == [COMMITTED] * 2
+        assert bench.client.hgetall("k") == {b"n": b"2", b"m": b"3", b"l": b"y", b"l:version": b"1:1-1@s"}
+
+    def test_a_hash_that_is_still_to_be_written_is_no_stream(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0", "2-0")
+        emitting = UnitOfWork()
+        emitting.emit("k", {"a": "b"}, None)
+        answers = bench.send(of(incrementing(), emitting))
+        assert [answer.verdict for answer in answers] == [Verdict.COMMITTED, Verdict.INVALID]
+        assert bench.client.hgetall("k") == {b"n": b"1"}
+
+    def test_thousands_are_read_checked_and_written(self, bench: CommitBench) -> None:
+        fields = [f"f{number}" for number in range(7_000)]
+        bench.deliver(STREAM, "1-0", "2-0")
+        bench.client.hset("k", mapping=dict.fromkeys(fields, "1"))
+        unit, stale = UnitOfWork(), UnitOfWork()
+        for field in fields:
+            unit.read("k", field, "1")
+            unit.hash("k").increment(field, 1)
+            stale.read("k", field, "1" if field == "f6999" else "2")
+        assert bench.send(of(unit, stale)) == [COMMITTED, CONFLICT]
+        assert set(bench.client.hvals("k")) == {b"2"}
 
 
 class TestIntegers:
