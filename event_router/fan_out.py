@@ -16,13 +16,13 @@ from event_router.messaging.pubsub_watch import PubSubWatch
 from event_router.messaging.relay import BLOCK_MS, LEASE_S, Relay
 from event_router.messaging.relay_lease import RelayLease
 from event_router.messaging.relays import Relays
-from event_router.ops.fan_out import FanOutReports, OutageReports
+from event_router.ops.fan_out import FanOutReports, OutageReports, SharedConnected
 from event_router.redis_client.address import RedisAddress
 from event_router.redis_client.connections import Link, open_client
 from event_router.redis_client.sent_once import SentOnce
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.fan_out import Gate, Patience
-from event_router.runtime.observer import Observer
+from event_router.runtime.observer import Observer, Observers
 from event_router.runtime.services import Service
 
 READ_TIMEOUT_MARGIN_S = 1.5
@@ -91,10 +91,14 @@ def fan_out(
         outboxes=map(names.outbox, domains),
     )
     gate = Gate()
-    # One server for both roles has one outage, and the router tells it.
-    pubsub_gate = gate if pubsub == streams else None
     to_log = Connectivity(clock, OutageReports("streams"))
     to_pubsub = Connectivity(clock, OutageReports("pubsub", connected))
+    streams_observer: Observer = gate
+    pubsub_gate = None
+    if pubsub == streams:
+        # One server for both roles has one outage, and the router tells it.
+        pubsub_gate = gate
+        streams_observer = Observers([gate, SharedConnected("pubsub", connected, lambda: to_pubsub.up)])
     control = link("relay", streams)
     read_s = BLOCK_MS / 1000 + min(timeout_s, READ_TIMEOUT_MARGIN_S)
     holder = f"{consumer}#{int(clock.random() * 2**32):08x}"
@@ -115,4 +119,4 @@ def fan_out(
     client = open_client(pubsub, timeout_s=timeout_s, name="event-router-watch")
     service = Relays(clock, relays, reports)
     watch = PubSubWatch(clock, SentOnce(client), Patience(to_pubsub, pubsub_gate), timeout_s=timeout_s)
-    return FanOut((service, watch), gate, reports, service, watch, links, client)
+    return FanOut((service, watch), streams_observer, reports, service, watch, links, client)

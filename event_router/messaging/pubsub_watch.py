@@ -15,7 +15,11 @@ INTERVAL_S = 2.0
 
 
 class PubSubWatch(Service):
-    """Keeps the latest health of the Pub/Sub Redis."""
+    """Keeps the latest health of the Pub/Sub Redis.
+
+    Where that is the router's own Redis, it is away as soon as the router says so, and not asked until
+    it answers the router again.
+    """
 
     name = "pubsub-watch"
 
@@ -24,19 +28,25 @@ class PubSubWatch(Service):
         self._once = once
         self._patience = patience
         self._timeout_s = timeout_s
-        self.health = PubSubHealth(False, error="not asked yet")
+        self._latest = PubSubHealth(False, error="not asked yet")
+
+    @property
+    def health(self) -> PubSubHealth:
+        """How it was when last asked, or that it is away for the whole router."""
+        away = self._patience.away
+        return self._latest if away is None else PubSubHealth(False, error=away)
 
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
             await self._patience.ready()
             await self.run_once()
-            if self.health.up:
+            if self._latest.up:
                 self._patience.answered("watch")
                 await asyncio.sleep(INTERVAL_S * (0.8 + 0.4 * self.clock.random()))
             else:
-                await self._patience.failed("watch", RedisUnavailable(self.health.error))
+                await self._patience.failed("watch", RedisUnavailable(self._latest.error))
 
     async def run_once(self) -> None:
         """Look once."""
-        self.health = await read_health(self._once, timeout_s=self._timeout_s)
+        self._latest = await read_health(self._once, timeout_s=self._timeout_s)

@@ -19,6 +19,27 @@ from event_router.runtime.observer import Observer
 LINES_A_SECOND = 2
 
 
+class SharedConnected(Observer):
+    """Tells the metrics of a role whose server is the router's own, so that the router tells its outages.
+
+    Args:
+        also_up: whether the role's own calls are answered, by which it may be down beside that.
+    """
+
+    def __init__(self, role: str, connected: dict[str, bool], also_up: Callable[[], bool]) -> None:
+        self._role = role
+        self._connected = connected
+        self._also_up = also_up
+
+    def outage_began(self, role: str, error: str) -> None:
+        """Note that it is down."""
+        self._connected[self._role] = False
+
+    def outage_ended(self, seconds: float) -> None:
+        """Note that it is up, unless its own calls say otherwise."""
+        self._connected[self._role] = self._also_up()
+
+
 class OutageReports(Observer):
     """Says once when relays wait for a Redis, and once when it answers again.
 

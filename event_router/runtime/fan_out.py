@@ -37,6 +37,7 @@ class Gate(Observer):
     def __init__(self) -> None:
         self._open = asyncio.Event()
         self._open.set()
+        self.error = ""
 
     @property
     def is_open(self) -> bool:
@@ -45,6 +46,7 @@ class Gate(Observer):
 
     def outage_began(self, role: str, error: str) -> None:
         """Close."""
+        self.error = error
         self._open.clear()
 
     def outage_ended(self, seconds: float) -> None:
@@ -71,6 +73,11 @@ class Patience:
 
     def __repr__(self) -> str:
         return f"<Patience {self._connectivity!r}>"
+
+    @property
+    def away(self) -> str | None:
+        """Why the router holds the server for away; None while it makes sense to ask."""
+        return None if self._gate is None or self._gate.is_open else self._gate.error
 
     async def ready(self) -> None:
         """Wait until it makes sense to ask."""

@@ -90,3 +90,20 @@ def test_a_frozen_redis_is_an_outage_like_any_other(
         eventually(lambda: router.readyz()[0] == 200, within=5)
         await_settled(client, within=8)
         assert client.hget("state:user:u", "login_count") == "200"
+
+
+@pytest.mark.once
+def test_pubsub_is_down_with_the_server_it_shares_and_up_again_after(
+    new_server: ServerFactory, new_router: RouterFactory
+) -> None:
+    server = new_server(append_only=True).start()
+    router = new_router(server.url).start()
+
+    def pubsub() -> tuple[bool, float | None]:
+        return router.readyz()[1]["pubsub"]["up"], router.metric("redis_connected", role="pubsub")
+
+    eventually(lambda: pubsub() == (True, 1.0), within=5)
+    server.kill()
+    eventually(lambda: pubsub() == (False, 0.0), within=5, what=pubsub)
+    server.start()
+    eventually(lambda: pubsub() == (True, 1.0), within=5, what=pubsub)
