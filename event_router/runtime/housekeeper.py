@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.observer import Observer
+from event_router.runtime.periodic import Periodic
 from event_router.runtime.ports import GroupPort
-from event_router.runtime.services import Service
 
-INTERVAL_S = 2.0
 FULL_TRIM = 10_000
 
 
-class Housekeeper(Service):
+class Housekeeper(Periodic):
     """Trims what every group has settled, removes dead consumers, has the figures refreshed.
 
     Every pod does it; each step is one atomic script, so that they do not disturb one another.
     """
 
     name = "housekeeping"
+    interval_s = 2.0
 
     def __init__(
         self,
@@ -36,32 +34,13 @@ class Housekeeper(Service):
         min_length: int,
         dead_after_ms: int,
     ) -> None:
-        super().__init__(clock)
+        super().__init__(clock, connectivity=connectivity, observer=observer)
         self._groups = groups
         self._refresh = refresh
-        self._connectivity = connectivity
-        self._observer = observer
         self._streams = streams
         self._consumer = consumer
         self._min_length = min_length
         self._dead_after_ms = dead_after_ms
-
-    async def run(self) -> None:
-        """Work every few seconds until cancelled."""
-        while True:
-            self.beat()
-            try:
-                await self.run_once()
-                self._connectivity.answered("control")
-            except RedisUnavailable as error:
-                await self._connectivity.failed("control", error)
-                continue
-            except NoGroup:
-                pass  # the reader creates it anew
-            except RedisRefused as error:
-                self._observer.refused("housekeeping", str(error))
-            self.rest()
-            await asyncio.sleep(INTERVAL_S * (0.8 + 0.4 * self.clock.random()))
 
     async def run_once(self) -> None:
         """Do everything once."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from event_router.core.errors import RedisRefused, RedisUnavailable
 from event_router.core.pause import Pause
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.observer import Observer
-from event_router.runtime.services import Service
+from event_router.runtime.periodic import Periodic
 
-INTERVAL_S = 0.5
 TELLS = 2
 """How often a change is passed on: a read that was sent as it came about blocks only after the first time."""
 
@@ -28,7 +25,7 @@ async def _nobody() -> None:
     """Nobody waits for a change."""
 
 
-class Pauses(Service):
+class Pauses(Periodic):
     """Knows, within half a second or so, which streams are paused. While Redis is away it stays as it was.
 
     Attributes:
@@ -36,6 +33,7 @@ class Pauses(Service):
     """
 
     name = "pauses"
+    interval_s = 0.5
 
     def __init__(
         self,
@@ -46,10 +44,8 @@ class Pauses(Service):
         observer: Observer,
         streams: Sequence[str],
     ) -> None:
-        super().__init__(clock)
+        super().__init__(clock, connectivity=connectivity, observer=observer)
         self._pauses = pauses
-        self._connectivity = connectivity
-        self._observer = observer
         self._streams = streams
         self._tell = 0
         self.current: dict[str, Pause] = {}
@@ -67,21 +63,6 @@ class Pauses(Service):
                 for stream, pause in self.current.items()
             }
         }
-
-    async def run(self) -> None:
-        """Look twice a second until cancelled."""
-        while True:
-            self.beat()
-            try:
-                await self.run_once()
-                self._connectivity.answered("control")
-            except RedisUnavailable as error:
-                await self._connectivity.failed("control", error)
-                continue
-            except RedisRefused as error:
-                self._observer.refused("pauses", str(error))
-            self.rest()
-            await asyncio.sleep(INTERVAL_S * (0.8 + 0.4 * self.clock.random()))
 
     async def run_once(self) -> None:
         """Look once, and pass on what has changed."""
