@@ -12,7 +12,6 @@ from event_router.core.errors import EventRouterError, RedisRefused, RedisUnavai
 from event_router.core.event import Event
 from event_router.core.pause import Pause, parse_pause, stored_pause
 from event_router.core.state import StateTransaction
-from event_router.runtime import pauses as pauses_module
 from event_router.runtime.claimer import SUSPECTS_AT_ONCE
 from event_router.runtime.connectivity import Connectivity
 from event_router.runtime.pauses import Pauses
@@ -202,7 +201,7 @@ async def test_a_pause_made_longer_is_reported() -> None:
 
 
 async def test_an_outage_ends_no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pauses_module, "INTERVAL_S", 0)
+    monkeypatch.setattr(Pauses, "interval_s", 0)
     away = RedisUnavailable("it is away")
     watched = Watched({BIKES: MENDING}, away, away, RedisRefused("no"), away)
     service = watched.service

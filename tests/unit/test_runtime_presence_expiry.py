@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import pytest
 
 from event_router.core.errors import RedisRefused, RedisUnavailable
-from event_router.runtime import presence_expiry
 from event_router.runtime.connectivity import Connectivity
 from event_router.runtime.presence_expiry import AT_ONCE, PresenceExpiry
 from tests.unit.runtime_fakes import Reports, Time, until
@@ -48,7 +47,7 @@ async def test_goes_on_while_there_is_more() -> None:
 
 
 async def test_outlasts_outages_and_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence_expiry, "INTERVAL_S", 0)
+    monkeypatch.setattr(PresenceExpiry, "interval_s", 0)
     away = RedisUnavailable("it is away")
     presence, reports = FakePresence(away, away, 5, RedisRefused("it is a string"), 5), Reports()
     running = service(presence, reports)
