@@ -118,6 +118,15 @@ class TestPrecedence:
         assert bench.pending(STREAM) == {"1-0"}
         assert not bench.client.exists("k")
 
+    def test_whichever_hash_comes_first(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0")
+        bench.client.rpush("list", "element")
+        unit = UnitOfWork()
+        unit.hash("list").set("f", "v")
+        unit.hash("k").set("f", "v")
+        unit.read("k", "f", "something else")
+        assert bench.send(of(unit)) == [CONFLICT]
+
     def test_then_invalid_with_the_reason(self, bench: CommitBench) -> None:
         bench.deliver(STREAM, "1-0")
         bench.client.rpush("list", "element")
@@ -153,6 +162,18 @@ class TestReads:
         unit.read("k", "f", read)
         assert bench.send(of(unit)) == [answer]
         assert bench.client.hexists("k", "n") == (answer == COMMITTED)
+
+    @pytest.mark.parametrize("field", ["a", "b"])
+    def test_of_a_hash_that_is_not_changed(self, bench: CommitBench, field: str) -> None:
+        bench.deliver(STREAM, "1-0")
+        bench.client.hset("read", mapping={"a": "1", "b": "1"})
+        unit = incrementing()
+        unit.read("read", "a", "1")
+        unit.read("read", "b", "1")
+        unit.reads["read"][field] = "2"
+        assert bench.send(of(unit)) == [CONFLICT]
+        unit.reads["read"][field] = "1"
+        assert bench.send(of(unit)) == [COMMITTED]
 
     def test_absent_reads_are_checked_wherever_they_stand(self, bench: CommitBench) -> None:
         bench.deliver(STREAM, "1-0")

@@ -227,6 +227,19 @@ def test_a_key_that_may_only_be_read_leaves_its_entry_pending(
     }
 
 
+def test_a_key_is_asked_for_each_use_of_it(limited: Limited) -> None:
+    bench = limited("-hdel")
+    bench.deliver(STREAM, "1-0", "2-0")
+    bench.client.set("text", "x")
+    refused, deleting = emitting("some:key:1"), setting("some:key:1", f="v")
+    refused.emit("text", {"a": "b"}, None)
+    deleting.hash("some:key:1").delete("g")
+    verdicts = [answer.verdict for answer in bench.send(of(refused, deleting))]
+    assert verdicts == [Verdict.INVALID, Verdict.DENIED]
+    assert bench.pending(STREAM) == {"1-0", "2-0"}
+    assert not bench.client.exists("some:key:1")
+
+
 def test_a_forbidden_dead_letter_stream_keeps_the_entry(limited: Limited) -> None:
     bench = limited("resetkeys", "~events:*", "~event-router:*")
     bench.deliver(STREAM, "1-0")

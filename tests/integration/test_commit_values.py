@@ -191,13 +191,14 @@ class TestBesideOtherWrites:
 class TestIntegers:
     @pytest.mark.parametrize("stored", ["007", "+1", "1.0", "", "-0", " 1", "1e3", str(2**63), "abc"])
     def test_what_is_no_canonical_integer_is_not_incremented(self, bench: CommitBench, stored: str) -> None:
-        bench.deliver(STREAM, "1-0", "2-0")
+        bench.deliver(STREAM, "1-0", "2-0", "3-0")
         bench.client.hset("k", "n", stored)
-        raising = UnitOfWork()
+        raising, beside = UnitOfWork(), setting(f="v")
         raising.hash("k").maximum("n", 5)
-        answers = bench.send(of(incrementing(), raising))
-        assert [answer.verdict for answer in answers] == [Verdict.INVALID] * 2
-        assert bench.client.hget("k", "n") == stored.encode()
+        beside.hash("k").increment("n", 1)
+        answers = bench.send(of(incrementing(), raising, beside))
+        assert [answer.verdict for answer in answers] == [Verdict.INVALID] * 3
+        assert bench.client.hgetall("k") == {b"n": stored.encode()}
 
     @pytest.mark.parametrize(
         ("stored", "amounts", "result"),
