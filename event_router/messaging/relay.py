@@ -58,6 +58,7 @@ class Relay:
         self._lease_s = lease_s
         self._look_s = look_s
         self._token: int | None = None
+        self._interrupted = False
         self._valid_until = 0.0
         self._progress = Progress()
         self._moved = asyncio.Event()
@@ -88,7 +89,7 @@ class Relay:
                 else:
                     await self._pause(min(left_s, self._look_s))
             except RedisUnavailable as error:
-                self._step_down(str(error))
+                self._step_down(str(error), outage=True)
                 await self._log.failed("relay", error)
             except EventRouterError as error:
                 self._observer.refused(f"relay of {self.outbox}", str(error))
@@ -123,12 +124,15 @@ class Relay:
         asked = self._clock.monotonic()
         answer = await self._lease.take()
         self._log.answered("relay")
+        interrupted, self._interrupted = self._interrupted, False
         if isinstance(answer, Held):
+            if interrupted:
+                self._observer.stands_by(self.outbox, "another one leads")
             return answer.seconds
         self._token, self._valid_until = answer.token, asked + self._lease_s
         self._progress = answer.progress
         self._failing_since = None
-        self._observer.leads(self.outbox, answer.token)
+        self._observer.leads(self.outbox, answer.token, outage=interrupted and answer.again)
         return None
 
     async def keep_once(self) -> None:
@@ -145,11 +149,11 @@ class Relay:
         else:
             self._step_down("another one leads")
 
-    async def give_back(self) -> None:
+    async def give_back(self, *, outage: bool = False) -> None:
         """Note the progress and free the lease; if Redis is away it ends by itself."""
         token = self._token
         if token is not None:
-            self._step_down("given back")
+            self._step_down("given back", outage=outage)
             try:
                 await self._lease.give_back(token, self._progress)
             except EventRouterError as error:
@@ -199,7 +203,7 @@ class Relay:
             await self.give_back()
         elif now - self._failing_since > self._lease_s:
             # It may be this process alone that does not reach it.
-            await self.give_back()
+            await self.give_back(outage=True)
             self._pubsub.answered("publish")
             await self._pause(2 * self._look_s)
 
@@ -216,10 +220,10 @@ class Relay:
         if unseen is not None and unseen > 0:
             self._observer.trimmed_unpublished(self.outbox, unseen)
 
-    def _step_down(self, reason: str) -> None:
+    def _step_down(self, reason: str, *, outage: bool = False) -> None:
         if self._token is not None:
-            self._token = None
-            self._observer.stands_by(self.outbox, reason)
+            self._token, self._interrupted = None, outage
+            self._observer.stands_by(self.outbox, reason, outage=outage)
 
     async def _pause(self, seconds: float) -> None:
         try:

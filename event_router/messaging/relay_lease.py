@@ -17,10 +17,12 @@ class Lead:
     Attributes:
         token: grows with each lead; a request with an older one changes nothing.
         progress: where publishing goes on.
+        again: nobody else has led since this holder did, as far as the lease knows.
     """
 
     token: int
     progress: Progress
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class RelayLease:
         reply = await self._take.run(self._caller, (self._key, self._outbox), (self._holder, self._lasts_ms))
         if not reply[0]:
             return Held(reply[1] / 1000)
-        return Lead(int(reply[0]), Progress(reply[1].decode(), int(reply[2])))
+        return Lead(int(reply[0]), Progress(reply[1].decode(), int(reply[2])), bool(reply[3]))
 
     async def keep(self, token: int, progress: Progress) -> bool:
         """Renew the lease and note the progress; False if another one leads: nothing was written.

@@ -118,15 +118,19 @@ class FanOutReports(FanOutObserver, Collector):
                 remedy="raise EVENT_ROUTER_OUTBOX_MAXLEN, or find what slows the fan-out",
             )
 
-    def leads(self, outbox: str, token: int) -> None:
+    def leads(self, outbox: str, token: int, *, outage: bool = False) -> None:
         """Note the lead."""
         self._leads[outbox] = True
-        self._log.info("relay_leads", outbox=outbox, token=token)
+        self._changes(outage)("relay_leads", outbox=outbox, token=token)
 
-    def stands_by(self, outbox: str, reason: str) -> None:
+    def stands_by(self, outbox: str, reason: str, *, outage: bool = False) -> None:
         """Note its end."""
         self._leads[outbox] = False
-        self._log.info("relay_stands_by", outbox=outbox, reason=reason)
+        self._changes(outage)("relay_stands_by", outbox=outbox, reason=reason)
+
+    def _changes(self, outage: bool) -> Callable[..., object]:
+        """An outage has its own two lines: a change that it alone makes is no news."""
+        return self._log.debug if outage else self._log.info
 
     def relay_failed(self, outbox: str, error: Exception) -> None:
         """Say what nobody expected, with its place."""

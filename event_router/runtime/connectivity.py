@@ -46,6 +46,11 @@ class Connectivity:
         return f"<Connectivity down: {', '.join(self._failures)}>" if self._failures else "<Connectivity up>"
 
     @property
+    def clock(self) -> Clock:
+        """The time by which it waits."""
+        return self._clock
+
+    @property
     def up(self) -> bool:
         """Whether every role's last call was answered."""
         return not self._failures

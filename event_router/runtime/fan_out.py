@@ -8,15 +8,18 @@ from event_router.core.errors import EventRouterError
 from event_router.runtime.connectivity import FIRST_PAUSE_S, Connectivity
 from event_router.runtime.observer import Observer
 
+SETTLING_S = 1.0
+"""How long calls may fail on the router's own server, each on a connection that an outage broke."""
+
 
 class FanOutObserver(Observer):
     """Ignores everything; what relays tell. No method may raise or await."""
 
-    def leads(self, outbox: str, token: int) -> None:
-        """This process publishes the fan-out log from now on."""
+    def leads(self, outbox: str, token: int, *, outage: bool = False) -> None:
+        """This process publishes the fan-out log from now on; `outage`: again, and nobody else did meanwhile."""
 
-    def stands_by(self, outbox: str, reason: str) -> None:
-        """This process no longer publishes it."""
+    def stands_by(self, outbox: str, reason: str, *, outage: bool = False) -> None:
+        """This process no longer publishes it; `outage`: for want of Redis, and nobody else does so far."""
 
     def message_published(self, channel: bytes, type: str, receivers: int) -> None:
         """The Pub/Sub Redis has taken a message, and passed it to so many."""
@@ -38,6 +41,7 @@ class Gate(Observer):
         self._open = asyncio.Event()
         self._open.set()
         self.error = ""
+        self.outages = 0
 
     @property
     def is_open(self) -> bool:
@@ -47,6 +51,7 @@ class Gate(Observer):
     def outage_began(self, role: str, error: str) -> None:
         """Close."""
         self.error = error
+        self.outages += 1
         self._open.clear()
 
     def outage_ended(self, seconds: float) -> None:
@@ -63,13 +68,15 @@ class Patience:
 
     With a gate, the server is the router's own as well: while that is away for the whole router,
     nothing is asked and nothing is told, since a second voice would only ask the server more often.
-    And one failure is not told, since the first call after an outage meets the connection it broke.
+    Nor is told what fails within a moment, since an outage breaks connections that are first used after
+    it, or before the router has heard of it.
     """
 
     def __init__(self, connectivity: Connectivity, gate: Gate | None = None) -> None:
         self._connectivity = connectivity
         self._gate = gate
-        self._failed = False
+        self._failing: tuple[int, float] | None = None
+        """The outages that the router had had, and the time, when calls began to fail."""
 
     def __repr__(self) -> str:
         return f"<Patience {self._connectivity!r}>"
@@ -86,14 +93,20 @@ class Patience:
 
     def answered(self, role: str) -> None:
         """Note that a role's call was answered."""
-        self._failed = False
+        self._failing = None
         self._connectivity.answered(role)
 
     async def failed(self, role: str, error: EventRouterError) -> None:
         """Note that a role's call failed, and wait before it tries again."""
-        again, self._failed = self._failed, True
-        if self._gate is None or (again and self._gate.is_open):
+        if self._gate is None or self._goes_on(self._gate):
             await self._connectivity.failed(role, error)
         else:
             await asyncio.sleep(FIRST_PAUSE_S)
         await self.ready()
+
+    def _goes_on(self, gate: Gate) -> bool:
+        """Whether calls have failed for more than a moment while the router finds nothing wrong."""
+        now = self._connectivity.clock.monotonic()
+        if self._failing is None or self._failing[0] != gate.outages:
+            self._failing = gate.outages, now
+        return gate.is_open and now - self._failing[1] >= SETTLING_S

@@ -81,14 +81,14 @@ class Observer:
 
 
 class Observers(Observer):
-    """Passes everything on to several observers."""
+    """Passes everything on to several observers, which may be such as well."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         for name in [name for name in vars(Observer) if not name.startswith("_")]:
             targets = [
                 getattr(observer, name)
                 for observer in observers
-                if getattr(type(observer), name) is not getattr(Observer, name)
+                if name in vars(observer) or getattr(type(observer), name) is not getattr(Observer, name)
             ]
             setattr(self, name, _fan_out(targets))
 

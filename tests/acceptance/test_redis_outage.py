@@ -102,8 +102,16 @@ def test_pubsub_is_down_with_the_server_it_shares_and_up_again_after(
     def pubsub() -> tuple[bool, float | None]:
         return router.readyz()[1]["pubsub"]["up"], router.metric("redis_connected", role="pubsub")
 
-    eventually(lambda: pubsub() == (True, 1.0), within=5)
-    server.kill()
-    eventually(lambda: pubsub() == (False, 0.0), within=5, what=pubsub)
-    server.start()
-    eventually(lambda: pubsub() == (True, 1.0), within=5, what=pubsub)
+    def all_lead() -> bool:
+        return set(router.readyz()[1]["relays"].values()) == {"leads"}
+
+    eventually(lambda: pubsub() == (True, 1.0) and all_lead(), within=5)
+    said = len(router.log())
+    for _ in range(2):
+        server.kill()
+        eventually(lambda: pubsub() == (False, 0.0), within=5, what=pubsub)
+        assert router.readyz()[1]["pubsub"]["error"]
+        server.start()
+        eventually(lambda: pubsub() == (True, 1.0) and all_lead(), within=5, what=pubsub)
+    # One line at the begin of an outage and one at its end, and none of relays.
+    assert [line["event"] for line in router.log()[said:]] == ["redis_unavailable", "redis_available"] * 2

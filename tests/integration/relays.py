@@ -47,17 +47,20 @@ class Told(FanOutObserver):
 
     leading: list[int] = field(default_factory=list)
     steps_down: list[str] = field(default_factory=list)
+    news: list[str] = field(default_factory=list)
     published: list[tuple[str, str]] = field(default_factory=list)
     dropped: list[tuple[str, str]] = field(default_factory=list)
     trimmed: int = 0
     refusals: list[str] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
 
-    def leads(self, outbox: str, token: int) -> None:
+    def leads(self, outbox: str, token: int, *, outage: bool = False) -> None:
         self.leading.append(token)
+        self.news += [] if outage else ["leads"]
 
-    def stands_by(self, outbox: str, reason: str) -> None:
+    def stands_by(self, outbox: str, reason: str, *, outage: bool = False) -> None:
         self.steps_down.append(reason)
+        self.news += [] if outage else [f"stands by: {reason}"]
 
     def message_published(self, channel: bytes, type: str, receivers: int) -> None:
         self.published.append((channel.decode(), type))

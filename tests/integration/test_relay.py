@@ -230,7 +230,28 @@ async def test_connections_that_are_cut_lose_no_message(
             await asyncio.to_thread(proxy.cut)
         await until(lambda: len(watcher.first_times()) == 80)
         assert watcher.first_times() == list(range(80))
+        assert pod.told.news == ["leads"], "what only a broken connection changes is no news"
         await pod.service.stop()
+
+
+async def test_an_outage_in_which_another_takes_the_lead_is_a_change_of_leaders(
+    server: Server, new_pod: PodFactory, watcher: Watcher, redis_client: redis.Redis
+) -> None:
+    with Proxy(server.port) as proxy:
+        first, second = new_pod("a", proxy.url), new_pod("b")
+        first.service.start()
+        await until(lambda: first.relay.leads)
+        proxy.freeze()
+        await asyncio.to_thread(proxy.cut)
+        await until(lambda: not first.relay.leads)
+        second.service.start()
+        await until(lambda: second.relay.leads)
+        assert first.told.news == ["leads"]
+        await asyncio.to_thread(proxy.thaw)
+        await until(lambda: len(first.told.news) > 1)
+        assert first.told.news == ["leads", "stands by: another one leads"]
+        assert second.told.news == ["leads"]
+        await first.service.stop()
 
 
 @pytest.mark.once

@@ -63,6 +63,16 @@ def test_who_leads_is_a_gauge(reports: FanOutReports) -> None:
     assert value(reports, "relay_leads", outbox=CHAT) == 0
 
 
+def test_a_change_that_only_an_outage_makes_is_for_debugging(reports: FanOutReports) -> None:
+    with capture_logs() as lines:
+        reports.stands_by(CHAT, "Connection closed by server.", outage=True)
+        reports.leads(CHAT, 8, outage=True)
+        reports.stands_by(CHAT, "given back")
+        reports.leads(CHAT, 9)
+    assert [line["log_level"] for line in lines] == ["debug", "debug", "info", "info"]
+    assert value(reports, "relay_leads", outbox=CHAT) == 1
+
+
 def test_an_outage_is_a_line_at_its_begin_and_one_at_its_end() -> None:
     connected: dict[str, bool] = {"streams": True}
     outages = OutageReports("pubsub", connected)

@@ -6,7 +6,8 @@ import asyncio
 
 from event_router.core.errors import RedisUnavailable
 from event_router.runtime.connectivity import Connectivity
-from event_router.runtime.fan_out import Gate, Patience
+from event_router.runtime.fan_out import SETTLING_S, Gate, Patience
+from event_router.runtime.observer import Observers
 from tests.unit.runtime_fakes import Reports, Time, settled, until
 
 AWAY = RedisUnavailable("away")
@@ -25,16 +26,29 @@ async def test_a_failure_of_a_server_of_its_own_is_told_at_once() -> None:
     assert names(reports) == ["outage_began", "outage_ended"]
 
 
-async def test_on_the_routers_server_the_first_failure_is_the_broken_connection() -> None:
-    reports = Reports()
-    patience = Patience(Connectivity(Time().clock, reports), Gate())
+async def test_on_the_routers_server_connections_break_in_silence_and_lasting_failure_is_told() -> None:
+    reports, time = Reports(), Time()
+    patience = Patience(Connectivity(time.clock, reports), Gate())
     for _ in range(3):
-        await patience.failed("relay", AWAY)
+        await asyncio.gather(*(patience.failed("relay", AWAY) for _ in range(2)))
         patience.answered("relay")
+        time.pass_(SETTLING_S)
     assert names(reports) == []
     await patience.failed("relay", AWAY)
+    time.pass_(SETTLING_S)
     await patience.failed("relay", AWAY)
     assert names(reports) == ["outage_began"]
+
+
+async def test_a_connection_that_an_outage_broke_is_no_outage_after_it() -> None:
+    reports, time, gate = Reports(), Time(), Gate()
+    patience = Patience(Connectivity(time.clock, reports), gate)
+    await patience.failed("relay", AWAY)
+    gate.outage_began("read", "away")
+    time.pass_(60)
+    gate.outage_ended(60)
+    await patience.failed("relay", AWAY)
+    assert names(reports) == []
 
 
 async def test_an_outage_of_the_router_is_waited_for_in_silence() -> None:
@@ -50,3 +64,9 @@ async def test_an_outage_of_the_router_is_waited_for_in_silence() -> None:
     await until(waiting[1].done)
     await asyncio.gather(*waiting)
     assert names(reports) == []
+
+
+def test_observers_within_observers_are_told() -> None:
+    gate = Gate()
+    Observers([Reports(), Observers([gate, Reports()])]).outage_began("read", "away")
+    assert not gate.is_open

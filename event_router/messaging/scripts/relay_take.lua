@@ -2,7 +2,8 @@
 -- Takes the lead of a fan-out log's relay unless somebody else holds it.
 --
 -- KEYS: lease, fan-out log. ARGV: who asks, milliseconds the lease lasts.
--- Reply: {token, last published id, entries ever added up to it}, or {0, milliseconds until the lease ends}.
+-- Reply: {token, last published id, entries ever added up to it, 1 unless another one led last}, or {0,
+-- milliseconds until the lease ends}.
 -- The token grows with each lead, also after the lease itself was lost: it is never below the server's clock.
 local lease, log, holder, lasts = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')
@@ -26,4 +27,4 @@ local published, seen = stored[4], stored[5]
 if not published or id_after(published, last) then published, seen = '0-0', string.format('%.0f', added - length) end
 local token = string.format('%.0f', math.max((tonumber(stored[1]) or 0) + 1, now))
 redis.call('HSET', lease, 'token', token, 'holder', holder, 'until', string.format('%.0f', now + lasts), 'published', published, 'seen', seen)
-return { token, published, seen }
+return { token, published, seen, (not stored[2] or stored[2] == holder) and 1 or 0 }
