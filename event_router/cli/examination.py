@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LARGEST_OFFSET_S = 2.0
 """Clocks further apart than this make times in logs and events misleading."""
 MARGIN_S = 10.0
+SILENT_MS, READS_MISSED = 15_000, 3
 """Beyond the time after which something is due, routers get so much to do it."""
 VARIABLES = {
     "streams": "EVENT_ROUTER_REDIS_STREAMS_URL",
@@ -126,15 +127,15 @@ async def _examine_streams(
         for finding in wrong:
             yield finding
         mistaken = {finding.what.partition(" ")[0] for finding in wrong}
-        for pause in (await StoredPauses(link, settings.group).read(streams)).values():
+        pauses = await StoredPauses(link, settings.group).read(streams)
+        for pause in pauses.values():
             what = f"{pause.stream} is paused: {pause.reason or 'no reason is given'}"
             yield note("pause", what, f"`event-router resume {pause.stream}` when it is over")
         patience = _patience(settings)
         for stream in streams:
             if stream not in mistaken:
-                for finding in examine_stream(
-                    await read_health(link, stream, settings.group, patience), patience=patience
-                ):
+                health = await read_health(link, stream, settings.group, patience)
+                for finding in examine_stream(health, patience=patience, paused=stream in pauses):
                     yield finding
         for finding in await examine_shards(links.get("operator", link), names, domains):
             yield finding
@@ -245,4 +246,7 @@ def _patience(settings: Settings) -> Patience:
 
     dead_ms = DEAD_AFTER_LEASES * max(settings.claim_min_idle_ms, settings.read_block_ms)
     due_ms = settings.claim_min_idle_ms + settings.claim_interval_ms + int(MARGIN_S * 1000)
-    return Patience(dead_ms=dead_ms, due_ms=due_ms)
+    silent_ms = max(SILENT_MS, READS_MISSED * settings.read_block_ms)
+    return Patience(
+        dead_ms=dead_ms, due_ms=due_ms, silent_ms=silent_ms, renewed_ms=settings.claim_min_idle_ms
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from event_router.core.finding import Finding, error, note, ok, warning
 from event_router.redis_client.script import Caller
 from event_router.redis_io.lag import StreamStatus
-from event_router.redis_io.stream_health import OtherGroup, Patience, StreamHealth
+from event_router.redis_io.stream_health import ConsumerHealth, OtherGroup, Patience, StreamHealth
 
 LITTLE_HEADROOM = 0.2
 """Settled share of a stream below which a producer's MAXLEN is near to unread entries; as in the alert."""
@@ -17,12 +17,12 @@ FORGOTTEN_MS = 3_600_000
 SHOWN = 5
 
 
-def examine_stream(health: StreamHealth, *, patience: Patience) -> list[Finding]:
-    """Return findings about a stream and its group."""
+def examine_stream(health: StreamHealth, *, patience: Patience, paused: bool = False) -> list[Finding]:
+    """Return findings about a stream and its group; a paused stream is not expected to be read."""
     status = health.status
     if not status.exists:
         return [_without_group(status)]
-    found = [*_waiting(health, patience), *_stuck(health, patience), *_headroom(status)]
+    found = [*_waiting(health, patience, paused), *_stuck(health, patience), *_headroom(status)]
     found += [_forgotten(status.stream, other) for other in health.others if _is_forgotten(other)]
     if status.dead_letters:
         found.append(
@@ -65,7 +65,7 @@ def _without_group(status: StreamStatus) -> Finding:
     return note("group", f"{status.stream} has no group yet", "the first router that serves it makes it")
 
 
-def _waiting(health: StreamHealth, patience: Patience) -> list[Finding]:
+def _waiting(health: StreamHealth, patience: Patience, paused: bool) -> list[Finding]:
     status = health.status
     alive = [consumer for consumer in health.consumers if consumer.idle_ms < patience.dead_ms]
     if (status.lag is None or status.lag or status.pending) and not alive:
@@ -76,6 +76,16 @@ def _waiting(health: StreamHealth, patience: Patience) -> list[Finding]:
                 f"{status.stream}: {lag} entries wait, {status.pending:,} are pending, and no consumer is"
                 " alive",
                 "start routers that serve this stream, or look at why they do not get ready (/readyz)",
+            )
+        ]
+    if status.lag and not paused and not any(_reads(consumer, patience) for consumer in alive):
+        silent_s = min(consumer.idle_ms for consumer in alive) / 1000
+        return [
+            warning(
+                "group",
+                f"no router reads {status.stream}: {status.lag:,} entries wait, and nobody has asked for any"
+                f" for {silent_s:,.0f} s",
+                "start one",
             )
         ]
     if status.lag_seconds is not None and status.lag_seconds * 1000 > patience.due_ms:
@@ -91,6 +101,10 @@ def _waiting(health: StreamHealth, patience: Patience) -> list[Finding]:
             note("group", f"{status.stream}: Redis reports a lag that is none", "running routers mend it")
         ]
     return []
+
+
+def _reads(consumer: ConsumerHealth, patience: Patience) -> bool:
+    return consumer.idle_ms < (patience.renewed_ms if consumer.pending else patience.silent_ms)
 
 
 def _stuck(health: StreamHealth, patience: Patience) -> list[Finding]:

@@ -56,10 +56,14 @@ class Patience:
     Attributes:
         dead_ms: a consumer is dead after so much silence.
         due_ms: a pending entry is taken over at the latest after so much idle time.
+        silent_ms: a router that holds nothing asks for entries more often than that.
+        renewed_ms: a router that is busy renews what it holds more often than that.
     """
 
     dead_ms: int
     due_ms: int
+    silent_ms: int
+    renewed_ms: int
 
 
 async def read_health(link: Link, stream: str, group: str, patience: Patience) -> StreamHealth:

@@ -16,10 +16,10 @@ class FanOutObserver(Observer):
     """Ignores everything; what relays tell. No method may raise or await."""
 
     def leads(self, outbox: str, token: int, *, outage: bool = False) -> None:
-        """This process publishes the fan-out log from now on; `outage`: again, and nobody else did meanwhile."""
+        """This process publishes the fan-out log from now on; `outage`: nobody else did meanwhile."""
 
     def stands_by(self, outbox: str, reason: str, *, outage: bool = False) -> None:
-        """This process no longer publishes it; `outage`: for want of Redis, and nobody else does so far."""
+        """This process no longer publishes it; `outage`: for want of Redis, and nobody else does yet."""
 
     def message_published(self, channel: bytes, type: str, receivers: int) -> None:
         """The Pub/Sub Redis has taken a message, and passed it to so many."""

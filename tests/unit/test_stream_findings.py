@@ -11,7 +11,7 @@ from event_router.redis_io.lag import StreamStatus
 from event_router.redis_io.stream_findings import examine_stream
 from event_router.redis_io.stream_health import ConsumerHealth, OtherGroup, Patience, StreamHealth
 
-PATIENCE = Patience(dead_ms=180_000, due_ms=85_000)
+PATIENCE = Patience(dead_ms=180_000, due_ms=85_000, silent_ms=15_000, renewed_ms=60_000)
 ALIVE = ConsumerHealth("consumer-a", 0, 100)
 STATUS = StreamStatus(
     stream="events:auth",
@@ -66,6 +66,28 @@ def test_entries_that_wait_for_dead_consumers_only_are_an_error() -> None:
     waiting = dataclasses.replace(with_status(lag=5, lag_seconds=1.0), consumers=(dead,))
     assert found(waiting) == [("error", "group"), ("note", "dead consumer")]
     assert found(dataclasses.replace(waiting, consumers=())) == [("error", "group")]
+
+
+@pytest.mark.parametrize(
+    ("consumer", "warned"),
+    [
+        (ConsumerHealth("consumer-a", 0, 14_000), False),
+        (ConsumerHealth("consumer-a", 0, 15_000), True),
+        (ConsumerHealth("consumer-a", 3, 40_000), False),  # all its places are taken by slow handlers
+        (ConsumerHealth("consumer-a", 3, 60_000), True),
+    ],
+)
+def test_entries_that_no_router_has_asked_for_of_late_are_a_warning(
+    consumer: ConsumerHealth, warned: bool
+) -> None:
+    health = dataclasses.replace(with_status(lag=5, lag_seconds=20.0), consumers=(consumer,))
+    assert found(health) == [("warning", "group") if warned else ("ok", "group")]
+    [finding, *_] = examine_stream(health, patience=PATIENCE)
+    assert ("no router reads events:auth" in finding.what) == warned
+    paused = examine_stream(health, patience=PATIENCE, paused=True)
+    assert [one.severity for one in paused] == ["ok"]
+    read = dataclasses.replace(health, status=dataclasses.replace(health.status, lag=0))
+    assert found(read) == [("ok", "group")]
 
 
 def test_the_first_dead_consumers_that_hold_entries_are_named() -> None:
