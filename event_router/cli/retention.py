@@ -60,7 +60,7 @@ async def _retention(only: str | None, apply: bool, config: Config, url: str | N
 def _row(found: Retention, least: int) -> dict[str, Any]:
     from event_router.core.entry_id import parse_id
 
-    holder = found.holders[0] if found.holders else None
+    holder = found.holder
     held_ms = None
     if holder is not None and holder.consumer:
         held_ms = max(0, found.server_ms - parse_id(holder.entry_id)[0])
@@ -86,6 +86,6 @@ def _shown(row: dict[str, Any], name: str) -> object:
         return f"more than {row['settled']}"
     if name == "headroom":
         return "unknown" if row[name] is None and row["length"] else f"{row[name] or 0} %"
-    if name == "held_by_group" and row[name] is None:
+    if name == "held_by_group" and not row["groups"]:
         return "no group: nothing is trimmed" if row["length"] else ""
     return row[name]

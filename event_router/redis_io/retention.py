@@ -13,10 +13,10 @@ TRIM_AT_ONCE = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A group and the entry before which it lets everything go.
+    """A group and the entry up to which it has settled everything.
 
     Attributes:
-        entry_id: its oldest pending entry, else the last one it was given.
+        entry_id: its oldest pending entry, else the last one it was given, which is settled as well.
         consumer: who has that entry; empty where nothing is pending.
     """
 
@@ -24,6 +24,11 @@ class Holder:
     entry_id: str
     consumer: str
     idle_ms: int
+
+    @property
+    def settled_to(self) -> str:
+        """The last place it has settled, as XRANGE takes it."""
+        return f"({self.entry_id}" if self.consumer else self.entry_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Retention:
     Attributes:
         length: entries in the stream.
         holders: every group, the one that holds it up most first.
-        settled: entries that every group has settled, so that they may go; at most about `MOST_COUNTED`.
+        settled: entries that every group has settled; at most about `MOST_COUNTED`. All may go but the last.
         exact: whether these are all.
         server_ms: epoch milliseconds on the server.
     """
@@ -45,6 +50,12 @@ class Retention:
     settled: int
     exact: bool
     server_ms: int
+
+    @property
+    def holder(self) -> Holder | None:
+        """The group that holds it up most; None where there is none, or everything is settled."""
+        everything = self.exact and self.settled >= self.length
+        return self.holders[0] if self.holders and not everything else None
 
 
 MOST_COUNTED = 100_000
@@ -58,13 +69,11 @@ async def retention_of(caller: Caller, stream: str) -> Retention:
             Holder(name.decode("utf-8", "backslashreplace"), held.decode(), _text(consumer), idle_ms)
             for name, held, consumer, idle_ms in groups
         ),
-        key=lambda holder: parse_id(holder.entry_id),
+        key=lambda holder: (parse_id(holder.entry_id), not holder.consumer),
     )
     settled, exact = 0, True
     if holders:
-        settled, exact = await count_entries(
-            caller, stream, "-", f"({holders[0].entry_id}", most=MOST_COUNTED
-        )
+        settled, exact = await count_entries(caller, stream, "-", holders[0].settled_to, most=MOST_COUNTED)
     return Retention(stream, length, first.decode(), tuple(holders), settled, exact, int(now))
 
 

@@ -104,8 +104,22 @@ class TestRetention:
         redis_client.xack(STREAM, GROUP, ids[2])
         deliver(redis_client, 5)
         [row] = call("retention", STREAM, "-o", "json", env=env).rows
-        assert (row["held_by_group"], row["held_by_consumer"], row["settled"]) == ("another", None, 4)
+        assert (row["held_by_group"], row["held_by_consumer"], row["settled"]) == ("another", None, 5)
         assert "another" in call("retention", env=env).out
+
+    def test_nothing_holds_up_what_is_all_settled(
+        self, redis_client: redis.Redis, env: Mapping[str, str]
+    ) -> None:
+        fill(redis_client, 15)
+        deliver(redis_client, 15)
+        [row] = call("retention", STREAM, "-o", "json", env=env).rows
+        assert (row["settled"], row["headroom"]) == (15, 100)
+        assert (row["held_by_group"], row["held_by_entry"]) == (None, None)
+        assert "no group" not in call("retention", STREAM, env=env).out
+        redis_client.xadd(STREAM, {"type": "login"})
+        deliver(redis_client, 1, settle=False)
+        [row] = call("retention", STREAM, "-o", "json", env=env).rows
+        assert (row["settled"], row["held_by_group"]) == (15, GROUP)
 
     def test_nothing_was_read(self, redis_client: redis.Redis, env: Mapping[str, str]) -> None:
         fill(redis_client, 3)
