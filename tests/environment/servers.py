@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import shutil
 import signal
@@ -48,12 +49,20 @@ def _redis_on_path() -> ServerProgram:
     return ServerProgram("redis", Path(found) if found else None)
 
 
+# Below the ports that connections are given (from 32768 on Linux), so that none of them takes one between
+# its choice and its use, and in another place for each process that runs tests.
+_PORTS = itertools.cycle(range(10_000, 32_000))
+for _ in range(os.getpid() * 997 % 22_000):
+    next(_PORTS)
+
+
 def free_port() -> int:
-    """A loopback port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port nobody listens on at this moment, and that is not given out again soon."""
+    for port in _PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable: the ports go round")
 
 
 class Server:
