@@ -240,6 +240,8 @@ class TestNeighbours:
         bench.client.set("text", "x")
         unit = incrementing()
         unit.hash("text")
+        unit.hash("log")
+        unit.emit("log", {"a": "b"}, None)
         assert bench.send(of(unit)) == [COMMITTED]
 
     def test_a_unit_that_is_refused_leaves_no_claim(self, bench: CommitBench) -> None:

@@ -344,12 +344,12 @@ local function check_hash(h, reads, alone)
             note_hash(key, values)
         end
     end
-    status, reason = wrong_type('hash', key)
-    if status then
-        if n > 0 or cleared or h[8] or next(h[2]) or next(increments) or next(h[6]) then return status, reason end
+    if n == 0 and not next(increments) and not next(h[2]) and not cleared and not next(h[6]) and not h[8] then
         h.writes = { key } -- asked for, and not changed
         return
     end
+    status, reason = wrong_type('hash', key)
+    if status then return status, reason end
     if cleared then return gather_cleared(h) end
     local writes, w, i = { key }, 1, expected
     for field, value in pairs(h[2]) do
