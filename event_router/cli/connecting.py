@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +111,22 @@ def served_stream(settings: Settings, stream: str) -> str:
     if stream not in known:
         raise WrongUsage(f"{stream!r} is no stream of the served domains: {', '.join(known)}")
     return stream
+
+
+def check_served(domains: Iterable[str], settings: Settings) -> None:
+    """Raise WrongUsage for a domain that no handler serves, and that the settings do not name."""
+    known = tuple(dict.fromkeys((*registry_of(settings).domains, *settings.domains)))
+    for domain in domains:
+        if domain not in known:
+            raise unknown_domain(domain, known)
+
+
+def unknown_domain(domain: str, known: Iterable[str]) -> WrongUsage:
+    """Return the refusal of a domain that is none of those known."""
+    return WrongUsage(
+        f"unknown domain {domain!r}; the handlers serve {', '.join(known)};"
+        " name others in EVENT_ROUTER_HANDLERS"
+    )
 
 
 def moment(text: str | None, option: str) -> int | None:

@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from event_router.cli.connecting import complete, connected, registry_of, settings_from, url_of
+from event_router.cli.connecting import (
+    check_served,
+    complete,
+    connected,
+    registry_of,
+    settings_from,
+    url_of,
+)
 from event_router.cli.failures import Failed, WrongUsage
 from event_router.cli.options import Config, Form, Output, StreamsUrl
-from event_router.cli.output import print_json, printable
+from event_router.cli.output import note, print_json, printable
 from event_router.runtime.cancelling import end
 
 if TYPE_CHECKING:
@@ -69,6 +76,8 @@ async def _follow(settings: Settings, job_id: str, domain: str | None, output: O
     from event_router.redis_client.address import parse_url
     from event_router.redis_client.connections import open_client
 
+    if domain is not None:
+        check_served([domain], settings)
     domains = [domain] if domain is not None else settings.domains or registry_of(settings).domains
     timeout_s = settings.redis_timeout_s
     address = parse_url(settings.redis_pubsub_url or url_of(settings))
@@ -76,7 +85,15 @@ async def _follow(settings: Settings, job_id: str, domain: str | None, output: O
     try:
         async with connected(settings) as streams:
             watched = JobWatch(
-                streams, pubsub, job_id, domains=domains, names=settings.key_names, timeout_s=timeout_s
+                streams,
+                pubsub,
+                job_id,
+                domains=domains,
+                names=settings.key_names,
+                timeout_s=timeout_s,
+                unknown=lambda: note(
+                    f"nothing is known of job {job_id!r} in {', '.join(domains)}; waiting for its first step"
+                ),
             )
             async with contextlib.aclosing(watched.steps()) as steps:
                 async for step in steps:

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from event_router.cli.connecting import complete, connected, registry_of, settings_from
+from event_router.cli.connecting import complete, connected, registry_of, settings_from, unknown_domain
 from event_router.cli.failures import Failed, WrongUsage
 from event_router.cli.options import Config, Form, Output, StreamsUrl
 from event_router.cli.output import note, print_json
@@ -42,10 +42,7 @@ class Checker:
         from event_router.core.errors import InvalidEvent
 
         if domain not in self._registry.domains:
-            known = ", ".join(self._registry.domains)
-            raise WrongUsage(
-                f"unknown domain {domain!r}; the handlers serve {known}; name others in EVENT_ROUTER_HANDLERS"
-            )
+            raise unknown_domain(domain, self._registry.domains)
         try:
             return self._preparer.prepare(domain, fields)
         except InvalidEvent as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from event_router.cli.connecting import complete, connected, moment, registry_of, settings_from
+from event_router.cli.connecting import check_served, complete, connected, moment, registry_of, settings_from
 from event_router.cli.failures import WrongUsage
 from event_router.cli.options import Config, Form, Output, Stream, StreamsUrl
 from event_router.cli.output import note, print_json, printable
@@ -179,6 +179,7 @@ async def _last_id(once: SentOnce, stream: str) -> str:
 
 def _domains_of(settings: Settings, only: str | None, domains: list[str]) -> dict[str, str]:
     """Return the domain of each stream that is read."""
+    check_served(domains, settings)
     served = list(settings.domains or registry_of(settings).domains)
     found = {stream: domain for domain in domains or served for stream in settings.streams(domain)}
     return found if only is None else {only: found.get(only, "")}

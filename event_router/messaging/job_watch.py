@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,6 +73,7 @@ class JobWatch:
         names: the router's templates.
         silence_s: after so many seconds without a message the state is read; None for 5.
         timeout_s: how long one command may take, in seconds.
+        unknown: called once, when there is no state of the job at the start.
     """
 
     def __init__(
@@ -85,7 +86,9 @@ class JobWatch:
         names: KeyNames | None = None,
         silence_s: float | None = None,
         timeout_s: float = 5.0,
+        unknown: Callable[[], None] | None = None,
     ) -> None:
+        self._unknown = unknown
         self._names = names or KeyNames()
         self._once = SentOnce(streams)
         self._pubsub = pubsub
@@ -113,6 +116,8 @@ class JobWatch:
             pump = asyncio.create_task(self._pump(subscriber, arriving, subscribed), name="job-watch")
             try:
                 state = await self._read()
+                if state is None and self._unknown is not None:
+                    self._unknown()
                 while True:
                     if state is not None and self._is_newer(state):
                         self._last = state

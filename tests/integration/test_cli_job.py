@@ -83,6 +83,7 @@ def test_shows_the_latest_step_and_then_each_until_done(
     called = watching.end()
     assert called.code == 0
     assert [seq for seq, _, _ in seen(called)] == list(range(3, 41))
+    assert called.err == ""
     assert called.rows[0] == {
         "job_id": "j-1",
         "domain": "chat",
@@ -106,6 +107,7 @@ def test_waits_for_a_job_that_has_not_begun(redis_client: redis.Redis, env: Mapp
     called = watching.end()
     assert called.code == 1
     assert [(seq, status) for seq, status, _ in seen(called)] == [(1, "running"), (2, "failed")]
+    assert called.err.splitlines() == ["nothing is known of job 'j-1' in chat; waiting for its first step"]
 
 
 @pytest.mark.parametrize(("status", "code"), [("done", 0), ("shipped", 0), ("cancelled", 1), ("error", 1)])
@@ -183,11 +185,17 @@ def test_a_state_that_expires_is_no_end_that_was_seen(
 
 
 def test_gives_up_after_its_timeout(env: Mapping[str, str]) -> None:
-    assert "was not done within 0.3 s" in refusal(call("job", "watch", "j-1", "--timeout", "0.3", env=env), 1)
+    called = call("job", "watch", "j-1", "--timeout", "0.3", env=env)
+    unknown, given_up = called.err.splitlines()
+    assert (called.code, called.out) == (1, "")
+    assert "nothing is known of job 'j-1' in auth, chat, scan, info" in unknown
+    assert "was not done within 0.3 s" in given_up
 
 
 def test_wrong_usage_and_failures(env: Mapping[str, str], redis_client: redis.Redis) -> None:
     assert "control characters" in refusal(call("job", "watch", "a\nb", env=env), 2)
+    unserved = refusal(call("job", "watch", "j-1", "--domain", "billing", env=env), 2)
+    assert "unknown domain 'billing'; the handlers serve auth, chat, scan, info" in unserved
     away = {"REDIS_STREAMS_URL": f"redis://127.0.0.1:{free_port()}/0"}
     assert call("job", "watch", "j-1", env=away).code == 1
     redis_client.set(STATE, '{"status": "done"}')

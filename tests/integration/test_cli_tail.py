@@ -115,6 +115,7 @@ def test_bytes_and_control_characters_harm_nothing(redis_bytes: redis.Redis, env
         (("--from", "yesterday"), "--from"),
         (("--from", "99999999999999999999-1"), "64 bits"),
         (("--stream", "events:auth", "--domain", "auth"), "exclude each other"),
+        (("--domain", "auth", "--domain", "billing"), "unknown domain 'billing'; the handlers serve auth"),
     ],
 )
 def test_wrong_usage(env: Mapping[str, str], arguments: tuple[str, ...], why: str) -> None:
