@@ -19,7 +19,7 @@ group = typer.Typer(
 COLUMNS = ("stream", "consumer", "pending", "idle_ms")
 
 
-@group.command("list")
+@group.command("list", short_help="List consumers and what they hold.")
 def list_(
     stream: Annotated[str | None, typer.Argument(metavar="[STREAM]", help="Only this stream.")] = None,
     config: Config = None,
@@ -50,7 +50,7 @@ async def _list(only: str | None, config: Config, url: str | None, output: Outpu
     print_table(("stream", "consumer", "pending", "last heard of"), rows, numbers=2)
 
 
-@group.command()
+@group.command(short_help="Take a consumer that holds nothing out of the group.")
 def remove(
     stream: Annotated[str, typer.Argument(metavar="STREAM", help="The stream, such as events:auth.")],
     consumer: Annotated[

@@ -71,7 +71,7 @@ async def _list(
         print_table([name.replace("_", " ") for name in COLUMNS], shown)
 
 
-@group.command()
+@group.command(short_help="Show one dead letter with the fields of its entry.")
 def show(
     letter_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the letter.")],
     stream: Stream = None,
@@ -111,7 +111,7 @@ async def _show(
             print_table(("field", "value"), fields)
 
 
-@group.command()
+@group.command(short_help="Give dead letters back to their streams.")
 def replay(
     ids: Ids = None,
     reason: Reason = None,

@@ -26,7 +26,7 @@ _AN_ID = re.compile(r"(?!\d{4}-\d\d$)[0-9]+-[0-9]+")
 """An entry's id, and no year and month."""
 
 
-@group.command()
+@group.command(short_help="Set what the group is given next.")
 def reset(
     stream: Annotated[str, typer.Argument(metavar="STREAM", help="The stream, such as events:auth.")],
     to: Annotated[

@@ -16,7 +16,7 @@ group = typer.Typer(help="List what jobs ask their users, or answer it.", no_arg
 COLUMNS = ("request_id", "owner", "prompt", "expires_at")
 
 
-@group.command("list")
+@group.command("list", short_help="List the requests that wait for an answer.")
 def list_(
     limit: Annotated[int, typer.Option(help="At most so many requests.", min=1, max=100_000)] = 100,
     config: Config = None,
@@ -43,7 +43,7 @@ async def _list(limit: int, config: Config, streams_url: str | None, output: Out
         )
 
 
-@group.command()
+@group.command(short_help="Answer a request as the user who was asked.")
 def answer(
     request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="Which one, such as job-7:1.")],
     value: Annotated[str, typer.Argument(metavar="VALUE", help="JSON, or text where that is no JSON.")],

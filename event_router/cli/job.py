@@ -36,7 +36,7 @@ def _group() -> None:
     """Follow a job."""  # without a callback typer merges a group of one command
 
 
-@group.command()
+@group.command(short_help="Show a job's latest step, then each as it happens.")
 def watch(
     job_id: Annotated[str, typer.Argument(metavar="JOB_ID", help="The job.")],
     domain: Annotated[str | None, typer.Option(help="Its domain; without it, all that are served.")] = None,

@@ -19,7 +19,7 @@ def _group() -> None:
     """Read the state that the handlers keep."""  # without a callback typer merges a group of one command
 
 
-@group.command()
+@group.command(short_help="Show the fields of an entity or of any hash.")
 def get(
     entity: Annotated[
         str | None, typer.Argument(metavar="ENTITY", help="The kind of entity, such as user.")

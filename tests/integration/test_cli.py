@@ -6,11 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import redis
+from typer.testing import CliRunner
 
+from event_router.cli.commands import app
 from event_router.embedded import EmbeddedServer
 from tests.environment.servers import Server
 from tests.integration.cli_calls import call, refusal
@@ -224,6 +227,22 @@ def test_help_answers_soon() -> None:
     assert "publish" in done.stdout
     assert time.monotonic() - begin < 1.5  # measured: 0.17 s; the machine may be busy
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "group", [(), *((name,) for name in ("state", "group", "consumers", "job", "dlq", "input"))]
+)
+def test_summaries_fit_a_terminal(group: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(app, [*group, "--help"], terminal_width=80).stdout
+    _, commands, rows = shown.partition("Commands:")
+    assert commands
+    assert "..." not in rows
+    assert max(map(len, rows.splitlines())) <= 80
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    called = call("--version")
+    assert (called.code, called.out) == (0, f"event-router {version('event-router')}\n")
 
 
 def test_help_imports_nothing_heavy() -> None:
