@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from event_router.cli.connecting import complete, connected, settings_from
+from event_router.cli.connecting import complete, connected, settings_from, streams_of
 from event_router.cli.durations import spoken
 from event_router.cli.entry_ids import entry_id_of
 from event_router.cli.entry_types import described
+from event_router.cli.failures import Failed
 from event_router.cli.options import Config, Form, Output, StreamsUrl
 from event_router.cli.output import print_json, print_table
 
@@ -27,44 +28,69 @@ Row = dict[str, Any]
 
 
 def explain(
-    stream: Annotated[str, typer.Argument(metavar="STREAM", help="The stream, such as events:auth.")],
-    entry_id: Annotated[str, typer.Argument(metavar="ID", help="The entry's id, such as 1767225600123-0.")],
+    stream: Annotated[
+        str,
+        typer.Argument(
+            metavar="[STREAM]", help="The stream, such as events:auth; without it, those that are served."
+        ),
+    ],
+    entry_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="The entry's id, such as 1767225600123-0.")
+    ] = None,
     config: Config = None,
     streams_url: StreamsUrl = None,
     output: Form = Output.text,
 ) -> None:
     """Say where an entry is and what happened to it; exit code 1 when there never was one of this id."""
-    complete(_explain(stream, entry_id_of(entry_id, "ID"), config, streams_url, output))
+    only, written = (None, stream) if entry_id is None else (stream, entry_id)
+    complete(_explain(only, entry_id_of(written, "ID"), config, streams_url, output))
 
 
-async def _explain(stream: str, entry_id: str, config: Config, url: str | None, output: Output) -> int:
+async def _explain(only: str | None, entry_id: str, config: Config, url: str | None, output: Output) -> int:
+    settings = settings_from(config, url)
+    streams = [only] if only is not None else streams_of(settings)
+    async with connected(settings) as client:
+        rows = [await _row(client, stream, entry_id, settings) for stream in streams]
+    if only is None:
+        rows = _likely(rows)
+        if not rows:
+            raise Failed(f"there never was an entry {entry_id} in {', '.join(streams)}; name another stream")
+    for row in rows:
+        if output is Output.json:
+            print_json(row)
+        else:
+            print_table(("entry", ""), _lines(row))
+    return 1 if all(row["state"] == "never existed" for row in rows) else 0
+
+
+def _likely(rows: list[Row]) -> list[Row]:
+    """Leave out streams that do not have it where others do, and such as never had it."""
+    has_it = [row for row in rows if row["in_stream"] or row["state"] in ("pending", "dead-lettered")]
+    return has_it or [row for row in rows if row["state"] != "never existed"]
+
+
+async def _row(client: Redis, stream: str, entry_id: str, settings: Settings) -> Row:
     from event_router.redis_client.sent_once import SentOnce
     from event_router.redis_io.pauses import StoredPauses
     from event_router.redis_io.whereabouts import locate
 
-    settings = settings_from(config, url)
-    async with connected(settings) as client:
-        once = SentOnce(client)
-        found = await locate(once, stream, settings.group, entry_id)
-        row: Row = {"stream": stream, "id": entry_id, "state": found.state, "in_stream": found.in_stream}
-        if found.state == "pending":
-            row |= _pending(found, settings)
-        elif found.state == "undelivered":
-            row |= await _undelivered(found, once)
-        elif letter := await _letter(client, found):
-            row |= {"state": "dead-lettered", "explanation": _moved(letter), "dead_letter": letter.row()}
-        else:
-            row["explanation"] = _gone(found)
-        pause = (await StoredPauses(once, settings.group).read([stream])).get(stream)
+    once = SentOnce(client)
+    found = await locate(once, stream, settings.group, entry_id)
+    row: Row = {"stream": stream, "id": entry_id, "state": found.state, "in_stream": found.in_stream}
+    if found.state == "pending":
+        row |= _pending(found, settings)
+    elif found.state == "undelivered":
+        row |= await _undelivered(found, once)
+    elif letter := await _letter(client, found):
+        row |= {"state": "dead-lettered", "explanation": _moved(letter), "dead_letter": letter.row()}
+    else:
+        row["explanation"] = _gone(found)
+    pause = (await StoredPauses(once, settings.group).read([stream])).get(stream)
     if pause is not None:
         row["paused"] = pause.reason
     if found.fields is not None:
         row |= described(settings, stream, entry_id, found.fields)
-    if output is Output.json:
-        print_json(row)
-    else:
-        print_table(("entry", ""), _lines(row))
-    return 1 if found.state == "never existed" and row["state"] == "never existed" else 0
+    return row
 
 
 def _pending(found: Whereabouts, settings: Settings) -> Row:

@@ -157,3 +157,22 @@ def test_wrong_ids(explained: Callable[..., Called], entry_id: str) -> None:
 def test_a_key_that_is_no_stream(explained: Callable[..., Called], redis_client: redis.Redis) -> None:
     redis_client.set(STREAM, "x")
     assert "WRONGTYPE" in refusal(explained(STREAM, "5-5"), 1)
+
+
+def test_an_id_alone_is_looked_for_in_the_served_streams(
+    explained: Callable[..., Called], redis_client: redis.Redis
+) -> None:
+    ids = fill(redis_client, 2)
+    for stream in ("events:chat", "events:unserved"):
+        redis_client.xadd(stream, {"type": "feedback"}, id=ids[1])
+    redis_client.xadd("events:scan", {"type": "scan_start"})  # may have had it
+    [row] = explained(ids[0], "-o", "json").rows
+    assert (row["stream"], row["state"]) == (STREAM, "undelivered")
+    assert [row["stream"] for row in explained(ids[1], "-o", "json").rows] == [STREAM, "events:chat"]
+    redis_client.xtrim(STREAM, maxlen=0)
+    rows = explained(ids[0], "-o", "json").rows
+    assert [(row["stream"], row["state"]) for row in rows][0] == (STREAM, "trimmed")
+    redis_client.flushall()
+    never = refusal(explained(ids[0]), 1)
+    assert f"there never was an entry {ids[0]} in {STREAM}, events:chat" in never
+    assert "is no id of an entry" in refusal(explained(STREAM), 2)
