@@ -29,6 +29,8 @@ from event_router.runtime.suspects import Suspects
 STUCK_AFTER_S = 60.0
 HANDOVER_S = 3.0
 """Part of the grace period kept for handing over what is left."""
+FORCED_S = 0.5
+"""How long a forced stop waits when nothing is in hand, so that leaving the group takes but a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Router:
         self._grace_s = grace_s
         self._joined = False
         self._draining = False
+        self._read_ended = False
 
     def __repr__(self) -> str:
         state = "draining" if self._draining else "joined" if self._joined else "starting"
@@ -185,16 +188,29 @@ class Router:
         graceful = asyncio.create_task(self._quiet_finish_hand_over(deadline))
         try:
             await asyncio.wait([graceful, forced], timeout=self._grace_s, return_when=asyncio.FIRST_COMPLETED)
-            return graceful.result() if graceful.done() else False
+            if graceful.done():
+                return graceful.result()
+            if not forced.done() or self._has_in_hand():
+                return False
+            await asyncio.wait([graceful], timeout=FORCED_S)
+            if graceful.done():
+                return graceful.result()
+            return self._read_ended and not self._has_in_hand()
         finally:
             forced.cancel()
             graceful.cancel()
+
+    def _has_in_hand(self) -> bool:
+        """Whether there is anything to settle or to hand over, as far as is known here."""
+        parts = self._parts
+        return bool(len(parts.in_flight) or len(parts.suspects) or any(parts.failures.waiting()))
 
     async def _quiet_finish_hand_over(self, deadline: float) -> bool:
         parts = self._parts
         finish_by = deadline - min(HANDOVER_S, self._grace_s / 2)
         parts.dispatcher.quiet = True
         await parts.consumer.be_quiet()
+        self._read_ended = True
         for service in (parts.housekeeper, parts.claimer, parts.suspects, parts.retries):
             await service.stop()
         unstarted = parts.dispatcher.unstarted()

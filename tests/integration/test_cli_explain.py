@@ -171,7 +171,7 @@ def test_an_id_alone_is_looked_for_in_the_served_streams(
     assert [row["stream"] for row in explained(ids[1], "-o", "json").rows] == [STREAM, "events:chat"]
     redis_client.xtrim(STREAM, maxlen=0)
     rows = explained(ids[0], "-o", "json").rows
-    assert [(row["stream"], row["state"]) for row in rows][0] == (STREAM, "trimmed")
+    assert (rows[0]["stream"], rows[0]["state"]) == (STREAM, "trimmed")
     redis_client.flushall()
     never = refusal(explained(ids[0]), 1)
     assert f"there never was an entry {ids[0]} in {STREAM}, events:chat" in never

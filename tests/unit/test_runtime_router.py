@@ -210,7 +210,29 @@ class TestStop:
             await settled()
             assert not life.task.done()
             life.request.ask()
-            await asyncio.wait_for(life.task, 5)
+            assert not await asyncio.wait_for(life.task, 5), "what it had in flight is left"
+
+    async def test_forced_with_nothing_in_flight_leaves_nothing(self) -> None:
+        async with Runtime(Held(), services=(), grace_s=1_000) as runtime:
+            life = await Life(runtime).joined()
+            life.request.ask()
+            life.request.ask()
+            assert await asyncio.wait_for(life.task, 5)
+            assert runtime.group_port.left == [BIKES, CARS]
+
+    async def test_forced_with_nothing_in_flight_it_waits_for_no_frozen_redis(self) -> None:
+        async with Runtime(Held(), services=(), grace_s=1_000) as runtime:
+            life = await Life(runtime).joined()
+
+            async def frozen(stream: str) -> list[str]:
+                await asyncio.Event().wait()
+                return []
+
+            runtime.claims.own_ids = frozen  # type: ignore[method-assign]
+            life.request.ask()
+            await settled()
+            life.request.ask()
+            assert await asyncio.wait_for(life.task, 5)
 
     async def test_a_scheduled_retry_keeps_its_schedule(self) -> None:
         async with Runtime(Held(), services=()) as runtime:
