@@ -33,6 +33,8 @@ from event_router.settings_text import (
 
 PREFIX = "EVENT_ROUTER_"
 NESTED = "__"
+NEAR = 0.75
+"""How much of a wrong name in a file is that of a setting before it is taken for a slip of the pen."""
 
 _URLS = ("redis_streams_url", "redis_pubsub_url", "operator_url")
 _RESERVED = ("dlq", "outbox", "event-router", "stats", "input", "interaction")
@@ -412,17 +414,20 @@ def _refuse_unknown_variables() -> None:
             continue
         field, nested, _ = name[len(PREFIX) :].lower().partition(NESTED)
         if field not in known or (nested and field != "shards"):
-            raise SettingsError(f"{name} is no setting{_instead(field, service_link=True)}")
+            raise SettingsError(f"{name} is no setting{_instead(field)}")
 
 
 def _refuse_unknown(names: Mapping[str, Any], message: Callable[[str], str]) -> None:
     for name in names:
         if name not in Settings.model_fields:
-            raise SettingsError(message(name) + _instead(name, service_link=False))
+            written = name.lower().removeprefix(PREFIX.lower()).replace("-", "_")
+            near = difflib.get_close_matches(written, Settings.model_fields, n=1, cutoff=NEAR)
+            nearest = f"; the nearest is {near[0]}: correct the name or" if near else ";"
+            raise SettingsError(f"{message(name)}{nearest} remove it")
 
 
-def _instead(field: str, *, service_link: bool) -> str:
-    if service_link and (field.startswith(("service_", "port_")) or field == "port"):
+def _instead(field: str) -> str:
+    if field.startswith(("service_", "port_")) or field == "port":
         return "; it looks like a Kubernetes service link: set enableServiceLinks: false in the pod"
     near = difflib.get_close_matches(field, Settings.model_fields, n=1, cutoff=0.0)
     return f"; the nearest is {variable(near[0])}: correct the name or remove it"

@@ -193,7 +193,12 @@ def test_a_wrong_setting_is_one_line_that_names_it(
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("raed_count = 3", ["raed_count", "router.toml", "EVENT_ROUTER_READ_COUNT"]),
+        (
+            "raed_count = 3",
+            ["raed_count", "router.toml", "the nearest is read_count: correct the name or remove it"],
+        ),
+        ("EVENT_ROUTER_HTTP_PROT = 1", ["EVENT_ROUTER_HTTP_PROT in ", "the nearest is http_port:"]),
+        ("colour = 1", ["colour in ", "router.toml is no setting; remove it"]),
         ("read_count = 'x'", ["EVENT_ROUTER_READ_COUNT", "router.toml"]),
         ("read_count =", ["router.toml", "TOML"]),
         ("[shards]\nchat = 0", ["EVENT_ROUTER_SHARDS", "chat", "router.toml"]),
@@ -214,5 +219,5 @@ def test_a_file_that_is_not_there_is_named(toml: Path) -> None:
 
 def test_an_unknown_override_is_refused() -> None:
     wrong: dict[str, Any] = {"gruop": "x"}
-    with pytest.raises(SettingsError, match="EVENT_ROUTER_GROUP"):
+    with pytest.raises(SettingsError, match="the nearest is group:"):
         load(**wrong)
