@@ -72,12 +72,18 @@ class Claims:
                 entries.append(Entry(stream, entry_id, fields, deliveries))
         return Taken(entries, trimmed, last.decode())
 
-    async def count_start(self, stream: str, entries: Sequence[tuple[str, int]]) -> list[int]:
-        """Count a handler's start on each (id, deliveries so far); safe to send again.
+    async def count_start(
+        self, stream: str, entries: Sequence[tuple[str, int]], *, again: bool = False
+    ) -> list[int]:
+        """Count a handler's start on each (id, deliveries so far).
+
+        Not where another start was counted since: two of this process's loops may have taken the same
+        entry. `again`: it was sent before, and the answer may have been lost.
 
         Returns the new counts, `NOT_OURS` or `TRIMMED`.
         """
-        return await self._leased(stream, [(entry_id, 0, str(count + 1)) for entry_id, count in entries])
+        after = ">>" if again else ">"
+        return await self._leased(stream, [(entry_id, 0, f"{after}{count}") for entry_id, count in entries])
 
     async def set(self, stream: str, leases: Iterable[tuple[str, int, int | None]]) -> list[int]:
         """Set (id, idle ms, delivery count or None to leave it) where this consumer owns the entry.

@@ -75,8 +75,13 @@ class ClaimPort(Protocol):
     ) -> TakenEntries:
         """Take over these entries."""
 
-    async def count_start(self, stream: str, entries: Sequence[tuple[str, int]]) -> list[int]:
-        """Count a handler's start on each (id, deliveries so far); below 0 where it is not ours."""
+    async def count_start(
+        self, stream: str, entries: Sequence[tuple[str, int]], *, again: bool = False
+    ) -> list[int]:
+        """Count a handler's start on each (id, deliveries so far); below 0 where it is not ours to start.
+
+        `again`: it was sent before, and the answer may have been lost.
+        """
 
     async def set(self, stream: str, leases: Iterable[tuple[str, int, int | None]]) -> list[int]:
         """Set (id, idle ms, delivery count or None); below 0 where the entry is not ours."""

@@ -91,11 +91,13 @@ class Starts:
         return self._dispatcher.accept(deliveries)
 
     async def _counted(self, stream: str, entries: Sequence[tuple[str, int]]) -> list[int]:
-        """Count until answered: the count is set, not raised, so a lost reply uses up no attempt."""
+        """Count until answered: sent again it counts no further start, so a lost reply uses up no attempt."""
+        again = False
         while True:
             try:
-                counts = await self._claims.count_start(stream, entries)
+                counts = await self._claims.count_start(stream, entries, again=again)
             except RedisUnavailable as error:
+                again = True
                 await self._connectivity.failed("control", error)
             else:
                 self._connectivity.answered("control")

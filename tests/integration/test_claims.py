@@ -191,9 +191,20 @@ class TestLease:
         self, client: redis.Redis, claims_of: ClaimsOf
     ) -> None:
         deliver(client, "me", "1-0", "2-0")
-        for _ in range(2):
-            assert await claims_of("me").count_start(STREAM, [("1-0", 1), ("2-0", 4)]) == [2, 5]
+        await claims_of("me").set(STREAM, [("2-0", 0, 4)])
+        for again in (False, True, True):
+            counts = await claims_of("me").count_start(STREAM, [("1-0", 1), ("2-0", 4)], again=again)
+            assert counts == [2, 5]
         assert list(pending(client)) == [("1-0", "me", 2), ("2-0", "me", 5)]
+
+    async def test_of_two_loops_that_took_an_entry_one_starts_it(
+        self, client: redis.Redis, claims_of: ClaimsOf
+    ) -> None:
+        deliver(client, "me", "1-0")
+        assert await claims_of("me").count_start(STREAM, [("1-0", 1)]) == [2]
+        assert await claims_of("me").count_start(STREAM, [("1-0", 1)]) == [NOT_OURS]
+        assert await claims_of("me").count_start(STREAM, [("1-0", 0)], again=True) == [NOT_OURS]
+        assert list(pending(client)) == [("1-0", "me", 2)]
 
     async def test_a_schedule_and_a_count_can_be_set(self, client: redis.Redis, claims_of: ClaimsOf) -> None:
         deliver(client, "me", "1-0")

@@ -284,10 +284,17 @@ class FakeClaims:
                 entries.append(Entry(stream, one, item.fields, item.deliveries))
         return entries, trimmed
 
-    async def count_start(self, stream: str, entries: Sequence[tuple[str, int]]) -> list[int]:
+    async def count_start(
+        self, stream: str, entries: Sequence[tuple[str, int]], *, again: bool = False
+    ) -> list[int]:
         items = self._called("count_start", stream)
         self.starts += entries
-        return self._set(items, [(one, 0, count + 1) for one, count in entries])
+        counts = []
+        for one, count in entries:
+            item = items.get(one)
+            known = item is not None and item.deliveries in ((count, count + 1) if again else (count,))
+            counts += self._set(items, [(one, 0, count + 1)]) if known else [-1]
+        return counts
 
     async def set(self, stream: str, leases: Iterable[tuple[str, int, int | None]]) -> list[int]:
         return self._set(self._called("set", stream), leases)
