@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import structlog.testing
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -374,22 +375,22 @@ class Broken(NoOpTracer):
 
 
 class TestFaults:
-    async def test_broken_tracing_costs_spans_but_no_event(self, capsys: pytest.CaptureFixture[str]) -> None:
+    async def test_broken_tracing_costs_spans_but_no_event(self) -> None:
         traced = Traced(wrap=lambda tracer: Broken(), services=READ)
         traced.runtime.reads.add(entry(1), entry(2, type="nonsense"))
-        async with traced.runtime as runtime:
-            await until(lambda: len(runtime.reports.of("committed")) == 1)
-            runtime.reads.add(entry(3))
-            await until(lambda: len(runtime.reports.of("committed")) == 2)
+        with structlog.testing.capture_logs() as said:
+            async with traced.runtime as runtime:
+                await until(lambda: len(runtime.reports.of("committed")) == 1)
+                runtime.reads.add(entry(3))
+                await until(lambda: len(runtime.reports.of("committed")) == 2)
         assert len(traced.runtime.reports.of("dead_lettered")) == 1
         committed = [
             delivery.entry.id for batch, _ in traced.runtime.reports.of("committed") for delivery in batch
         ]
         assert sorted(committed) == [entry_id(1), entry_id(2), entry_id(3)]
         assert traced.runtime.reports.of("failed") == []
-        said = capsys.readouterr().out
-        assert said.count("tracing_failed") == 1
-        assert "ZeroDivisionError: sampling" in said
+        (failure,) = [line for line in said if line["event"] == "tracing_failed"]
+        assert failure["error"] == "ZeroDivisionError: sampling"
 
     async def test_closing_sends_off_what_waits(self) -> None:
         traced = Traced()
