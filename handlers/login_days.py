@@ -72,12 +72,11 @@ class LoginDays:
         number = day.toordinal()
         runs = self._runs
         place = 0
-        for first, last in runs:
-            if number >= first - 1:
-                break
+        while place < len(runs) and number < runs[place][0] - 1:
             place += 1
-        else:
+        if place == len(runs):
             return self if place == MAX_RUNS else LoginDays((*runs, (number, number)))
+        first, last = runs[place]
         if first <= number <= last:
             return self
         behind = place + 1  # the runs from here on stay as they are
