@@ -47,9 +47,11 @@ class InputStore:
         self._caller = caller
         self._names = names
         self.token = token
-        self._ask, self._close, self._open, self._read, self._collect = (
-            Script(name, "event_router.patterns")
-            for name in ("ask_input", "close_input", "open_inputs", "read_inputs", "collect_input")
+        self._ask, self._close = (
+            Script(name, "event_router.patterns", ("refusal",)) for name in ("ask_input", "close_input")
+        )
+        self._open, self._read, self._collect = (
+            Script(name, "event_router.patterns") for name in ("open_inputs", "read_inputs", "collect_input")
         )
 
     async def ask(

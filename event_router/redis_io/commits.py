@@ -72,7 +72,9 @@ class Commits:
             str(PRESENCE),
         )
         self._dedupe_ttl_ms = dedupe_ttl_ms
-        self._script = Script("commit", fragments=("versions", "entry_ids", "presence", "presence_announced"))
+        self._script = Script(
+            "commit", fragments=("versions", "fields", "entry_ids", "presence", "presence_announced")
+        )
 
     def prepare(self, settlement: Settlement) -> Prepared:
         """Pack one entry's part. Raises StateError for effects that contradict each other."""

@@ -44,7 +44,11 @@ async def remove_consumer(caller: Caller, stream: str, group: str, consumer: str
     if not consumer:
         raise ValueError("an empty name would mean every consumer")
     try:
-        return bool(await Script("remove_consumers").run(caller, (stream,), (group, 0, consumer, "")))
+        return bool(
+            await Script("remove_consumers", fragments=("fields",)).run(
+                caller, (stream,), (group, 0, consumer, "")
+            )
+        )
     except NoGroup:
         return False
     except RedisRefused as error:

@@ -113,7 +113,9 @@ class GroupPosition:
             "" if forced else active_ms,
         )
         keys = (self._stream, checkpoint_key(self._group))
-        outcome, *detail = await Script("group_reset").run(self._caller, keys, args)
+        outcome, *detail = await Script("group_reset", fragments=("fields", "entry_ids")).run(
+            self._caller, keys, args
+        )
         if outcome == b"missing":
             raise NoGroup(self._stream)
         return Reset(outcome.decode(), [one.decode("utf-8", "backslashreplace") for one in detail])

@@ -33,10 +33,10 @@ class Groups:
     def __init__(self, link: Link, group: str) -> None:
         self._link = link
         self._group = group
-        self._ensure = Script("ensure_group")
-        self._remove = Script("remove_consumers")
-        self._retain = Script("retain")
-        self._repair = Script("repair_lag")
+        self._ensure = Script("ensure_group", fragments=("entry_ids",))
+        self._remove = Script("remove_consumers", fragments=("fields",))
+        self._retain = Script("retain", fragments=("fields", "entry_ids"))
+        self._repair = Script("repair_lag", fragments=("fields",))
         self._trimmed = Script("count_trimmed")
 
     async def ensure(self, stream: str) -> GroupCreated | None:

@@ -61,7 +61,8 @@ async def inspect(client: Redis | Link, stream: str, group: str) -> StreamStatus
         RedisRefused: the key is no stream.
     """
     caller = client if isinstance(client, Link) else ClientCaller(client)
-    reply = await Script("inspect").run(caller, (stream, dead_letter_stream(stream)), (group,))
+    script = Script("inspect", fragments=("fields",))
+    reply = await script.run(caller, (stream, dead_letter_stream(stream)), (group,))
     texts = [part.decode() if isinstance(part, bytes) else part for part in reply]
     return _status(stream, group, texts)
 

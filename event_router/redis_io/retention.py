@@ -63,7 +63,7 @@ MOST_COUNTED = 100_000
 
 async def retention_of(caller: Caller, stream: str) -> Retention:
     """Return what holds up a stream. Raises what `Link.call` raises; RedisRefused where it is no stream."""
-    now, length, first, groups = await Script("holders").run(caller, (stream,))
+    now, length, first, groups = await Script("holders", fragments=("fields",)).run(caller, (stream,))
     holders = sorted(
         (
             Holder(name.decode("utf-8", "backslashreplace"), held.decode(), _text(consumer), idle_ms)
@@ -82,7 +82,7 @@ async def retain(caller: Caller, stream: str, *, least: int) -> int:
 
     Each step is atomic, bounded and safe to repeat. Raises what `Link.call` raises.
     """
-    script, trimmed = Script("retain"), 0
+    script, trimmed = Script("retain", fragments=("fields", "entry_ids")), 0
     while True:
         count: int = await script.run(caller, (stream,), (least, TRIM_AT_ONCE))
         trimmed += count

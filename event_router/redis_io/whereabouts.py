@@ -52,7 +52,7 @@ class Whereabouts:
 
 async def locate(caller: Caller, stream: str, group: str, entry_id: str) -> Whereabouts:
     """Return where an entry is. Raises what `Link.call` raises; RedisRefused where the key is no stream."""
-    reply = await Script("locate").run(caller, (stream,), (group, entry_id))
+    reply = await Script("locate", fragments=("fields",)).run(caller, (stream,), (group, entry_id))
     now, length, last, first, fields, deleted, exists, delivered, held, consumer_idle = reply
     last_id, delivered_id = last.decode(), delivered.decode()
     state = _state(

@@ -32,17 +32,6 @@ end
 
 -- Nothing below may fail half way: a script is not rolled back.
 local own = record(number)
-local function refuse(key, kind, ...)
-    for _, sample in ipairs({ ... }) do
-        if not redis.acl_check_cmd(sample[1], key, unpack(sample, 2)) then
-            return redis.error_reply('NOPERM this user has no permissions to run ' .. sample[1] .. ' on ' .. key)
-        end
-    end
-    local found = redis.call('TYPE', key).ok
-    if found ~= kind and found ~= 'none' then
-        return redis.error_reply("WRONGTYPE key '" .. key .. "' is a " .. found .. ', not a ' .. kind)
-    end
-end
 for _, key in ipairs({ own, newest, interaction }) do
     local refusal = refuse(key, 'hash', { 'HSET', 'f', 'v' }, { 'DEL' }, { 'PEXPIRE', '1' })
     if refusal then return refusal end

@@ -30,17 +30,6 @@ local expired = now_ms >= tonumber(expires_ms)
 if user == '' and not expired then return 'not due' end
 
 -- Nothing below may fail half way: a script is not rolled back.
-local function refuse(key, kind, ...)
-    for _, sample in ipairs({ ... }) do
-        if not redis.acl_check_cmd(sample[1], key, unpack(sample, 2)) then
-            return redis.error_reply('NOPERM this user has no permissions to run ' .. sample[1] .. ' on ' .. key)
-        end
-    end
-    local is = redis.call('TYPE', key).ok
-    if is ~= kind and is ~= 'none' then
-        return redis.error_reply("WRONGTYPE key '" .. key .. "' is a " .. is .. ', not a ' .. kind)
-    end
-end
 local refusal = refuse(request, 'hash', { 'HSET', 'f', 'v' })
     or refuse(newest, 'hash', { 'HSET', 'f', 'v' })
     or refuse(interaction, 'hash', { 'HSET', 'f', 'v' })

@@ -658,9 +658,8 @@ end
 -- back is given entries again: then it is not beyond those that were, whatever is still pending after them.
 local function last_delivered(stream)
     for _, listed in ipairs(redis.pcall('XINFO', 'GROUPS', stream)) do
-        local fields = {}
-        for i = 1, #listed, 2 do fields[listed[i]] = listed[i + 1] end
-        if fields['name'] == group then return fields['last-delivered-id'] end
+        local found = fields_of(listed)
+        if found['name'] == group then return found['last-delivered-id'] end
     end
 end
 for _, stream in ipairs(streams) do

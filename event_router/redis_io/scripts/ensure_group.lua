@@ -6,13 +6,6 @@
 local stream, checkpoint_key, group = KEYS[1], KEYS[2], ARGV[1]
 local MOST, PAGE = 10000, 100 -- entries counted, and at a time: they may be large
 
-local function id_less(a, b)
-    local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
-    local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
-    if a_ms == b_ms then a_ms, b_ms = a_seq, b_seq end
-    if #a_ms ~= #b_ms then return #a_ms < #b_ms end
-    return a_ms < b_ms
-end
 
 local function minus_one(digits) -- as text: Lua's numbers are doubles
     local head, digit, zeros = string.match(digits, '^(%d-)([1-9])(0*)$')
@@ -53,6 +46,6 @@ if redis.call('EXISTS', stream) == 1 then
 end
 local stored = redis.call('HGET', checkpoint_key, stream)
 local start = start_of(stored or '')
-if id_less(last, start) then start = '0-0' end -- a checkpoint ahead of the stream is another stream's
+if id_after(start, last) then start = '0-0' end -- a checkpoint ahead of the stream is another stream's
 redis.call('XGROUP', 'CREATE', stream, group, start, 'MKSTREAM')
 return { 'created', start, entries_beyond(start), stored and 1 or 0 }

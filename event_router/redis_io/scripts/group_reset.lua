@@ -7,18 +7,6 @@
 -- Reply: {'done'}, {'missing'}, {'moved', last delivered id}, or {'active', consumer...}; only 'done' has written.
 local stream, checkpoint_key = KEYS[1], KEYS[2]
 local group, position, read, seen, active = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
-local function fields_of(list)
-    local fields = {}
-    for i = 1, #list, 2 do fields[list[i]] = list[i + 1] end
-    return fields
-end
-local function id_less(a, b)
-    local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
-    local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
-    if a_ms == b_ms then a_ms, b_ms = a_seq, b_seq end
-    if #a_ms ~= #b_ms then return #a_ms < #b_ms end
-    return a_ms < b_ms
-end
 if redis.call('EXISTS', stream) == 0 then return { 'missing' } end
 local delivered
 for _, listed in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
@@ -52,7 +40,7 @@ for _, command in ipairs({ set, { 'HSET', checkpoint_key, stream, position } }) 
 end
 local settled = position
 local pending = redis.call('XPENDING', stream, group, '-', '+', '1')[1]
-if pending and not id_less(position, pending[1]) then settled = '(' .. pending[1] end
+if pending and not id_after(pending[1], position) then settled = '(' .. pending[1] end
 redis.call(unpack(set))
 redis.call('HSET', checkpoint_key, stream, settled)
 return { 'done' }

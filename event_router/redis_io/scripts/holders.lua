@@ -7,11 +7,6 @@ local stream = KEYS[1]
 local time = redis.call('TIME')
 local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
 if redis.call('EXISTS', stream) == 0 then return { now, 0, '', {} } end
-local function fields_of(list)
-    local fields = {}
-    for i = 1, #list, 2 do fields[list[i]] = list[i + 1] end
-    return fields
-end
 local info = fields_of(redis.call('XINFO', 'STREAM', stream))
 local holders = {}
 for _, listed in ipairs(redis.call('XINFO', 'GROUPS', stream)) do

@@ -23,11 +23,6 @@ local function holders()
     end
     return found
 end
-local function fields_of(list)
-    local fields = {}
-    for i = 1, #list, 2 do fields[list[i]] = list[i + 1] end
-    return fields
-end
 local info = fields_of(redis.call('XINFO', 'STREAM', stream))
 local first = info['first-entry'] and info['first-entry'][1] or ''
 for _, listed in ipairs(redis.call('XINFO', 'GROUPS', stream)) do

@@ -8,11 +8,6 @@ local stream, group, id = KEYS[1], ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
 if redis.call('EXISTS', stream) == 0 then return { now, 0, '0-0', '', false, '0-0', 0, '0-0', {}, -1 } end
-local function fields_of(list)
-    local fields = {}
-    for i = 1, #list, 2 do fields[list[i]] = list[i + 1] end
-    return fields
-end
 local info = fields_of(redis.call('XINFO', 'STREAM', stream))
 local first = info['first-entry'] and info['first-entry'][1] or ''
 local found = redis.call('XRANGE', stream, id, id)[1]

@@ -6,8 +6,7 @@
 local stream, group, idle, only, keep = KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local removed = {}
 for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
-    local fields = {}
-    for i = 1, #consumer, 2 do fields[consumer[i]] = consumer[i + 1] end
+    local fields = fields_of(consumer)
     if fields['pending'] == 0 and fields['idle'] >= idle and fields['name'] ~= keep
         and (only == '' or fields['name'] == only) then
         redis.call('XGROUP', 'DELCONSUMER', stream, group, fields['name'])

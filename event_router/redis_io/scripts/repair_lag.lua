@@ -4,11 +4,6 @@
 --
 -- KEYS[1]: stream. ARGV[1]: group. Reply: 1 if it was mended.
 local stream, group = KEYS[1], ARGV[1]
-local function fields_of(list)
-    local fields = {}
-    for i = 1, #list, 2 do fields[list[i]] = list[i + 1] end
-    return fields
-end
 local info = fields_of(redis.call('XINFO', 'STREAM', stream))
 for _, listed in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local found = fields_of(listed)

@@ -6,21 +6,13 @@ local stream, floor, most = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 if redis.call('EXISTS', stream) == 0 then return 0 end
 local spare = redis.call('XLEN', stream) - floor
 if spare <= 0 then return 0 end
-local function id_less(a, b)
-    local a_ms, a_seq = string.match(a, '^(%d+)-(%d+)$')
-    local b_ms, b_seq = string.match(b, '^(%d+)-(%d+)$')
-    if a_ms == b_ms then a_ms, b_ms = a_seq, b_seq end
-    if #a_ms ~= #b_ms then return #a_ms < #b_ms end
-    return a_ms < b_ms
-end
 local lowest
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    local fields = {}
-    for i = 1, #group, 2 do fields[group[i]] = group[i + 1] end
+    local fields = fields_of(group)
     local id = fields['last-delivered-id']
     local pending = redis.call('XPENDING', stream, fields['name'], '-', '+', '1')
     if pending[1] then id = pending[1][1] end
-    if not lowest or id_less(id, lowest) then lowest = id end
+    if not lowest or id_after(lowest, id) then lowest = id end
 end
 if not lowest then return 0 end -- no group: nobody has read it
 return redis.call('XTRIM', stream, 'MINID', '~', lowest, 'LIMIT', math.min(spare, most))
