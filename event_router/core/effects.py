@@ -51,11 +51,6 @@ class HashEffects(msgspec.Struct, array_like=True, eq=False, gc=False):
     cleared: bool = False
     ttl_ms: int | None = None
 
-    @classmethod
-    def of(cls, key: str) -> HashEffects:
-        """Return no effects yet, on a hash."""
-        return cls(key, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING)
-
     def __repr__(self) -> str:
         parts = [
             f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__[1:] if getattr(self, name)

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from event_router.core.channels import Channel
 from event_router.core.errors import EventRouterError, OutcomeUnknown, RedisRefused, RedisUnavailable
+from event_router.core.job_step import ends_job
 from event_router.core.keys import KeyNames
 from event_router.messaging.messages import Gap, Message
 from event_router.messaging.subscriber import EventSubscriber
@@ -19,7 +20,6 @@ from event_router.redis_client.sent_once import SentOnce
 from event_router.runtime.cancelling import end
 
 FAILED_STATUSES = frozenset({"failed", "error", "cancelled", "canceled", "aborted", "expired"})
-TERMINAL_STATUSES = FAILED_STATUSES | {"done", "completed", "complete"}
 """A message with one of these is a hint to look at the state, which knows whether it is the end."""
 SILENCE_S = 5.0
 LAST_SILENCE_S = 1.0
@@ -243,15 +243,16 @@ class JobWatch:
 
     def _step_of(self, message: Message) -> JobStep | None:
         data = message.data
-        if not isinstance(data.get("status"), str):
+        status = data.get("status")
+        if not isinstance(status, str):
             return None  # no step, but something else about the job
         texts = {name: _text(data.get(name)) for name in ("domain", "stage", "progress", "message", "result")}
         return JobStep(
             job_id=self._job_id,
-            status=data["status"],
+            status=status,
             seq=_number(data.get("seq")),
             timestamp=message.timestamp,
-            terminal=data["status"] in TERMINAL_STATUSES or data.get("terminal") is True,
+            terminal=ends_job(status) or status in FAILED_STATUSES or data.get("terminal") is True,
             live=True,
             **texts,
         )

@@ -92,7 +92,7 @@ class TestCanonical:
 
 
 def recorded(*records: Record) -> HashEffects:
-    effects = HashEffects.of("k")
+    effects = Effects().hash("k")
     for record in records:
         record(effects)
     return effects
@@ -103,7 +103,7 @@ class TestFolding:
         assert recorded(lambda e: e.set("f", 1), lambda e: e.set("f", 2)).sets == {"f": "2"}
 
     def test_a_member_of_an_enum_is_its_number(self) -> None:
-        effects = HashEffects.of("k")
+        effects = Effects().hash("k")
         effects.increment("n", Points.WIN)
         effects.maximum("m", Points.WIN)
         assert (effects.increments, effects.maxima) == ({"n": "3"}, {"m": "3"})
@@ -225,7 +225,7 @@ class TestContradictions:
     def test_what_is_no_64_bit_integer(self, amount: object) -> None:
         for record in (HashEffects.increment, HashEffects.maximum):
             with pytest.raises(StateError):
-                record(HashEffects.of("k"), "f", amount)  # type: ignore[arg-type]
+                record(Effects().hash("k"), "f", amount)  # type: ignore[arg-type]
 
     def test_a_sum_that_64_bits_cannot_hold(self) -> None:
         with pytest.raises(StateError):
