@@ -9,18 +9,31 @@ Environment:
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import redis
+import structlog
 
 from tests.environment.routers import Router
 from tests.environment.servers import Server, ServerProgram, flush, installed_programs
 
 RouterFactory = Callable[..., Router]
 ServerFactory = Callable[..., Server]
+
+
+@pytest.fixture(autouse=True)
+def unconfigured_logs() -> Iterator[None]:
+    """Leave logging as it was: what one test sets up must not filter the lines of the next."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def pytest_configure(config: pytest.Config) -> None:

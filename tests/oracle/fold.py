@@ -6,6 +6,9 @@ depends on the order of settling is only bounded:
 - `login_streak` notifications: certain for a user whose final run of days is 7 or longer (the login that
   completed it saw it complete), possible for one who has such a run earlier in time (a later day may have
   come first), impossible for all others; never more than one for a user and day of such a run.
+- of entries that repeat a producer's id one counts, whichever a router settled first. Its entry id is the
+  last thing that orders articles and steps, so where all else is equal each event that one choice of
+  entries makes the newest may stand there (`Expected.others`).
 - `login_days` is compared as far as it is pinned: it exists. It keeps at most 32 runs of days; generated
   input stays below that (40 days hold at most 21 runs), so that the cap never shows.
 """
@@ -13,10 +16,10 @@ depends on the order of settling is only bounded:
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from itertools import count, takewhile
+from itertools import count, product, takewhile
 
 from tests.oracle.reading import Accepted, Event, Refused, read
 
@@ -26,6 +29,10 @@ STEP_FIELDS = ("stage", "status", "progress", "seq", "message", "result", "updat
 ARTICLE_FIELDS = ("title", "url", "source", "published_at")
 
 Hashes = dict[str, dict[str, str]]
+Possible = dict[str, list[dict[str, str]]]
+"""By key, what may stand there: more than one only for what ``Expected.others`` tells of."""
+Ordered = Sequence[tuple[tuple[int, int], Event]]
+"""Events, each with the entry id that counted for it."""
 
 
 @dataclass
@@ -33,6 +40,8 @@ class Expected:
     """The state after everything is settled."""
 
     hashes: Hashes = field(default_factory=dict)
+    others: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    """What may stand at a key instead of what ``hashes`` has for it."""
     dead: dict[tuple[str, str], str] = field(default_factory=dict)
     """(stream, entry id) to reason."""
     letters: dict[tuple[str, str], dict[bytes, bytes]] = field(default_factory=dict)
@@ -47,19 +56,27 @@ def fold(entries: Iterable[Accepted]) -> Expected:
     """What the contract says of these entries together."""
     expected = Expected()
     events: list[Event] = []
-    given: set[tuple[str, str]] = set()
+    given: dict[tuple[str, str], Event] = {}
     for entry in entries:
         try:
             event = read(entry)
-            if event.given_id is None or (event.stream, event.given_id) not in given:
+            first = (
+                event if event.given_id is None else given.setdefault((event.stream, event.given_id), event)
+            )
+            if first is event:
                 events.append(event)
-            if event.given_id is not None:
-                given.add((event.stream, event.given_id))
+            else:
+                first.repeated.append(event.order)
         except Refused as refused:
             expected.dead[entry.stream, entry.id] = refused.reason
             expected.letters[entry.stream, entry.id] = dict(entry.fields)
-    for hashes in (_users(events), _user_statistics(events), _days(events), _jobs(events), _articles(events)):
+    for hashes in (_users(events), _user_statistics(events), _days(events)):
         expected.hashes.update(hashes)
+    for possible in (_jobs(events), _articles(events)):
+        for key, (newest, *others) in possible.items():
+            expected.hashes[key] = newest
+            if others:
+                expected.others[key] = others
     for user, days in _login_days(events).items():
         longest = [run for run in _runs(days) if len(run) >= STREAK]
         if longest:
@@ -148,32 +165,47 @@ def _days(events: list[Event]) -> Hashes:
     }
 
 
-def _jobs(events: list[Event]) -> Hashes:
-    steps: defaultdict[str, list[tuple[tuple[bool, int, tuple[int, int]], dict[str, str]]]] = defaultdict(
-        list
-    )
+def _jobs(events: list[Event]) -> Possible:
+    of_jobs: defaultdict[str, list[Event]] = defaultdict(list)
     for event in _of(events, "progress", "message_complete", "scan_start", "scan_complete"):
+        of_jobs[f"{event.domain}:state:{event.data['job_id']}"].append(event)
+    return {job: _possible(of_job, _job) for job, of_job in of_jobs.items()}
+
+
+def _job(ordered: Ordered) -> dict[str, str]:
+    steps = []
+    for order, event in ordered:
         step = dict.fromkeys(STEP_FIELDS, "") | {"seq": "0", "updated_at": event.time}
         if event.type == "scan_start":
             step |= {"stage": "start", "status": "running", "progress": "0"}
         elif event.type in ("scan_complete", "message_complete"):
             step |= {"stage": "complete", "status": "done", "progress": "100"}
         step |= {name: str(value) for name, value in event.data.items() if name in STEP_FIELDS}
-        rank = (step["status"] in TERMINAL, int(step["seq"]), event.order)
-        steps[f"{event.domain}:state:{event.data['job_id']}"].append((rank, step))
-    return {job: max(of_job, key=lambda ranked: ranked[0])[1] for job, of_job in steps.items()}
+        steps.append(((step["status"] in TERMINAL, int(step["seq"]), order), step))
+    return max(steps, key=lambda ranked: ranked[0])[1]
 
 
-def _articles(events: list[Event]) -> Hashes:
+def _articles(events: list[Event]) -> Possible:
     fetched: defaultdict[str, list[Event]] = defaultdict(list)
     for event in _of(events, "article_fetched"):
         fetched[f"state:article:{event.data['article_id']}"].append(event)
-    hashes: Hashes = {}
-    for key, of_article in fetched.items():
-        hashes[key] = {}
-        for name in ARTICLE_FIELDS:
-            carrying = [event for event in of_article if name in event.data]
-            if carrying:
-                latest = max(carrying, key=lambda event: (event.time_ms, event.order))
-                hashes[key][name] = str(latest.data[name])
-    return hashes
+    return {key: _possible(of_article, _article) for key, of_article in fetched.items()}
+
+
+def _article(ordered: Ordered) -> dict[str, str]:
+    article = {}
+    for name in ARTICLE_FIELDS:
+        carrying = [(event.time_ms, order, event) for order, event in ordered if name in event.data]
+        if carrying:
+            article[name] = str(max(carrying, key=lambda known: known[:2])[2].data[name])
+    return article
+
+
+def _possible(events: list[Event], state: Callable[[Ordered], dict[str, str]]) -> list[dict[str, str]]:
+    """What ``state`` may be, whichever entry of those that repeat an id is the one that counted."""
+    found: list[dict[str, str]] = []
+    for orders in product(*([event.order, *event.repeated] for event in events)):
+        known = state(list(zip(orders, events, strict=True)))
+        if known not in found:
+            found.append(known)
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -37,6 +37,8 @@ class Event:
     data: Mapping[str, str | int]
     given_id: str | None = None
     """The producer's own; what repeats it in its stream does not count."""
+    repeated: list[tuple[int, int]] = field(default_factory=list)
+    """Orders of the entries that repeat it: one of them may be the one that counted."""
 
     @property
     def order(self) -> tuple[int, int]:

@@ -97,6 +97,31 @@ def test_an_article_counts_once_a_day_and_keeps_the_latest() -> None:
     assert expected.hashes["stats:daily:2026-10-31"] == {"articles_fetched": "1"}
 
 
+def test_of_entries_that_repeat_an_id_either_may_be_the_one_that_counted(redis_bytes: redis.Redis) -> None:
+    page = {"type": "article_fetched", "article_id": "a", "timestamp": "2026-11-01T09:00:00Z"}
+    step = {"type": "progress", "job_id": "j", "seq": "1", "status": "", "timestamp": "2026-11-01T09:00:00Z"}
+    expected = fold([
+        entry("info", f"{NOW_MS}-0", **page, title="given", id="x"),
+        entry("info", f"{NOW_MS}-1", **page, title="between"),
+        entry("info", f"{NOW_MS}-2", **page, title="given", id="x"),
+        entry("info", f"{NOW_MS}-3", **(page | {"article_id": "b"}), title="last"),
+        entry("scan", f"{NOW_MS}-4", **step, stage="given", id="x"),
+        entry("scan", f"{NOW_MS}-5", **step, stage="between"),
+        entry("scan", f"{NOW_MS}-6", **step, stage="given", id="x"),
+    ])  # fmt: skip
+    assert expected.hashes["state:article:a"] == {"title": "between"}
+    assert expected.others["state:article:a"] == [{"title": "given"}]
+    assert [other["stage"] for other in expected.others["scan:state:j"]] == ["given"]
+    assert "state:article:b" not in expected.others
+    assert expected.hashes["stats:daily:2026-11-01"] == {"articles_fetched": "2"}
+    for key, of_key in expected.hashes.items():
+        redis_bytes.hset(key, items=[word for field in of_key.items() for word in field])
+    redis_bytes.expire("scan:state:j", 3600)
+    for title, differs in (("between", False), ("given", False), ("neither", True)):
+        redis_bytes.hset("state:article:a", "title", title)
+        assert any(differences(expected, redis_bytes)) is differs, title
+
+
 def accepted(planned: Sequence[Planned]) -> list[Accepted]:
     """As if published, all at one moment: ids of now would make planted future times valid."""
     return [Accepted(one.stream, f"{NOW_MS}-{n}", one.fields) for n, one in enumerate(planned)]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 
 from event_router.core.event import Entry
 from event_router.ops.logs import LINES_A_SECOND, LogObserver, RateLimit, configure
@@ -16,17 +14,6 @@ from event_router.runtime.delivery import Delivery
 from tests.unit.runtime_fakes import BIKES, Time, entry_id
 
 HOSTILE = 'x\r\n{"level": "info"}\x1b[31m\x00\u2028\udc80\U0001f6b2"\\'
-
-
-@pytest.fixture(autouse=True)
-def unconfigured() -> Iterator[None]:
-    """Leave logging as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    structlog.reset_defaults()
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def delivery(stream: str = BIKES, label: str = "ridden") -> Delivery:
