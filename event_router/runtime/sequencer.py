@@ -20,12 +20,10 @@ from event_router.core.entity import UNKNOWN
 from event_router.core.errors import InvalidState, RedisRefused, RedisUnavailable, StateError
 from event_router.core.values import check_names
 from event_router.runtime.connectivity import Clock, Connectivity
+from event_router.runtime.denied_reads import DeniedReads, Place, Wanted
 from event_router.runtime.ports import StateReadPort
 from event_router.runtime.recent import RecentState
 from event_router.runtime.services import Service
-
-Place = tuple[str, str]
-"""A key and a field."""
 
 MOST_KEPT = 64
 MOST_KEPT_TEXT = 4_096
@@ -211,7 +209,8 @@ class Sequencer(Service):
         super().__init__(clock)
         self._reads = reads
         self._connectivity = connectivity
-        self._wanted: list[tuple[Place, asyncio.Future[str | None]]] = []
+        self._wanted: list[Wanted] = []
+        self._denied = DeniedReads(connectivity, self._want)
         self._wake = asyncio.Event()
         self.latest = 0
         self.loop = asyncio.get_running_loop()
@@ -231,18 +230,25 @@ class Sequencer(Service):
             self._wake.set()
         return future
 
+    def _want(self, again: list[Wanted]) -> None:
+        self._wanted += again
+        self._wake.set()
+
     async def run(self) -> None:
         """Answer reads, a batch at a time, until cancelled."""
-        while True:
-            while not self._wanted:
-                self.rest()
-                self._wake.clear()
-                await self._wake.wait()
-            self.beat()
-            wanted, self._wanted = self._wanted, []
-            await self._answer(wanted)
+        try:
+            while True:
+                while not self._wanted:
+                    self.rest()
+                    self._wake.clear()
+                    await self._wake.wait()
+                self.beat()
+                wanted, self._wanted = self._wanted, []
+                await self._answer(wanted)
+        finally:
+            self._denied.stop()
 
-    async def _answer(self, wanted: list[tuple[Place, asyncio.Future[str | None]]]) -> None:
+    async def _answer(self, wanted: list[Wanted]) -> None:
         try:
             values = await self._values([place for place, _ in wanted])
         except RedisRefused as error:
@@ -250,15 +256,22 @@ class Sequencer(Service):
                 if not future.done():
                     future.set_exception(RedisRefused(str(error)))
             return
-        for (_, future), value in zip(wanted, values, strict=True):
+        denied: list[Wanted] = []
+        denial: RedisUnavailable | None = None
+        for one, value in zip(wanted, values, strict=True):
+            future = one[1]
             if future.done():
                 continue
-            if isinstance(value, InvalidState):
+            if value is None or isinstance(value, str):
+                future.set_result(value)
+            elif isinstance(value, InvalidState):
                 future.set_exception(value)
             else:
-                future.set_result(value)
+                denied.append(one)
+                denial = value
+        self._denied.settle(denied, denial)
 
-    async def _values(self, places: list[Place]) -> list[str | InvalidState | None]:
+    async def _values(self, places: list[Place]) -> list[str | InvalidState | RedisUnavailable | None]:
         """Read, however long Redis takes to answer."""
         while True:
             try:

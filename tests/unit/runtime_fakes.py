@@ -154,13 +154,15 @@ class FakeState:
     """Hashes to read from; `errors` are raised by the next reads, `gate` holds them back."""
 
     def __init__(self) -> None:
-        self.values: dict[tuple[str, str], str | InvalidState] = {}
+        self.values: dict[tuple[str, str], str | InvalidState | RedisUnavailable] = {}
         self.reads: list[list[tuple[str, str]]] = []
         self.errors: list[EventRouterError] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def read(self, places: Sequence[tuple[str, str]]) -> list[str | InvalidState | None]:
+    async def read(
+        self, places: Sequence[tuple[str, str]]
+    ) -> list[str | InvalidState | RedisUnavailable | None]:
         self.reads.append(list(places))
         await self.gate.wait()
         if self.errors:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from event_router.core.errors import InvalidState, RedisRefused, StateError
+from event_router.core.errors import InvalidState, RedisRefused, RedisUnavailable, StateError
 from event_router.runtime.connectivity import Connectivity
 from event_router.runtime.sequencer import Sequencer, Turn
 from tests.unit.runtime_fakes import AWAY, FakeState, Reports, Time, settled, until
 
 K, L = "state:bike:1", "state:bike:2"
+DENIED = RedisUnavailable("NOPERM this user may not HGET on state:bike:1")
 
 
 class Bench:
@@ -21,7 +22,8 @@ class Bench:
 
     def __init__(self) -> None:
         self.state, self.reports = FakeState(), Reports()
-        clock = Time().clock
+        self.time = Time()
+        clock = self.time.clock
         self.connectivity = Connectivity(clock, self.reports)
         self.sequencer = Sequencer(clock, self.state, self.connectivity)
 
@@ -86,6 +88,104 @@ class TestReads:
         with pytest.raises(RedisRefused):
             await bench.turn().read(K, "a")
         assert await bench.turn().read(L, "a") is None
+
+
+class TestDenied:
+    """A key that this user may not read."""
+
+    async def test_whoever_reads_it_waits_and_all_others_are_answered(self, bench: Bench) -> None:
+        bench.state.values = {(K, "a"): DENIED, (L, "a"): "1"}
+        denied, allowed = bench.read(bench.turn(K)), bench.read(bench.turn(L), key=L)
+        await until(allowed.done)
+        assert await allowed == "1"
+        for number in range(3, 6):
+            later = bench.read(bench.turn(), key=f"state:bike:{number}")
+            await until(later.done)
+        assert not denied.done()
+        bench.state.values[K, "a"] = "2"
+        await until(denied.done)
+        assert await denied == "2"
+
+    async def test_it_is_an_outage_until_the_last_is_answered(self, bench: Bench) -> None:
+        bench.state.values = {(K, "a"): DENIED, (L, "a"): DENIED}
+        reads = [bench.read(bench.turn(K)), bench.read(bench.turn(L), key=L)]
+        await until(lambda: bench.reports.of("outage_began"))
+        for place in bench.state.values:
+            assert not bench.reports.of("outage_ended")
+            assert not bench.connectivity.up
+            bench.state.values[place] = "1"
+            await until(reads.pop(0).done)
+        assert bench.connectivity.up
+        ((_, error),) = bench.reports.of("outage_began")
+        assert error == str(DENIED)
+        assert len(bench.reports.of("outage_ended")) == 1
+
+    async def test_answers_of_others_do_not_end_it(self, bench: Bench) -> None:
+        bench.state.values[K, "a"] = DENIED
+        denied = bench.read(bench.turn(K))
+        await until(lambda: not bench.connectivity.up)
+        bench.state.gate.clear()
+        others = []
+        for number in range(3, 20):
+            others.append(bench.read(bench.turn(), key=f"state:bike:{number}"))
+            await settled()  # the pause ends while these are under way
+            bench.state.gate.set()
+            await until(others[-1].done)
+            bench.state.gate.clear()
+        assert not bench.reports.of("outage_ended")
+        bench.state.values[K, "a"] = "1"
+        bench.state.gate.set()
+        await until(denied.done)
+        assert bench.connectivity.up
+
+    async def test_who_gives_up_waiting_leaves_no_outage_behind(self, bench: Bench) -> None:
+        bench.state.values[K, "a"] = DENIED
+        turn = bench.turn(K)
+        denied = bench.read(turn)
+        await until(lambda: not bench.connectivity.up)
+        denied.cancel()
+        turn.finish(succeeded=False)
+        await until(lambda: bench.connectivity.up)
+        asked = len(bench.state.reads)
+        await settled()
+        assert len(bench.state.reads) == asked
+
+    async def test_an_outage_meanwhile_changes_nothing(self, bench: Bench) -> None:
+        bench.state.values[K, "a"] = DENIED
+        denied = bench.read(bench.turn(K))
+        await until(lambda: not bench.connectivity.up)
+        bench.state.errors = [AWAY] * 3
+        allowed = bench.read(bench.turn(L), key=L)
+        await until(allowed.done)
+        assert not bench.connectivity.up
+        bench.state.values[K, "a"] = "1"
+        await until(denied.done)
+        assert bench.connectivity.up
+
+    async def test_the_time_is_not_the_handlers(self, bench: Bench) -> None:
+        bench.state.values[K, "a"] = DENIED
+        turn = bench.turn(K)
+        denied = bench.read(turn)
+        await until(lambda: not bench.connectivity.up)
+        assert turn.waits_since is not None
+        bench.time.pass_(100)
+        bench.state.values[K, "a"] = "1"
+        await until(denied.done)
+        assert turn.waits_since is None
+        assert turn.waited_s == 100
+
+    async def test_it_can_be_stopped_meanwhile(self, bench: Bench) -> None:
+        bench.state.values[K, "a"] = DENIED
+        denied = bench.read(bench.turn(K))
+        await until(lambda: not bench.connectivity.up)
+        before = asyncio.all_tasks()
+        await bench.sequencer.stop()
+        await settled()
+        asked = len(bench.state.reads)
+        await settled()
+        assert len(bench.state.reads) == asked
+        assert asyncio.all_tasks() < before
+        denied.cancel()
 
 
 class TestOrder:
