@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from event_router.ops.metrics import GroupFigures, RouterMetrics, new_registry
+from event_router.ops.pauses import PauseReports
 from event_router.runtime.connectivity import Clock
 
 NAME = re.compile(r"\bevent_router_\w+")
@@ -21,7 +22,7 @@ def exported_names() -> set[str]:
     )
     metrics.groups["events:a"] = GroupFigures(1, 1.0, 1, 1)
     metrics.circuits["a"] = False
-    families = new_registry("0", metrics).collect()
+    families = new_registry("0", metrics, PauseReports(["events:a"])).collect()
     return {
         sample.name
         for family in families

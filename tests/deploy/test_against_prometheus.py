@@ -22,10 +22,12 @@ from tests.deploy.dashboards import DASHBOARDS, chosen, queries
 from tests.deploy.prometheus_rule import groups
 from tests.deploy.prometheus_server import Prometheus
 from tests.deploy.promql import metrics, unfiltered
+from tests.deploy.scaler import scaler_queries
 from tests.environment.servers import Server
 from tests.environment.waiting import eventually
 
 HANDLERS = "work:WorkHandler,handlers.chat:ChatEventHandler"
+CHAT = "events:chat"
 WITHIN = 20.0
 
 
@@ -57,6 +59,7 @@ async def test_every_panel_and_every_rule_has_data(
             for router in routers:
                 router.await_ready()
             await asyncio.to_thread(drive_until_everything_has_data, redis_client, prometheus)
+            await asyncio.to_thread(pause_with_entries_waiting, redis_client, prometheus)
             names = prometheus.names()
             assert {
                 where: unknown for where, text in asked().items() if (unknown := metrics(text) - names)
@@ -76,7 +79,7 @@ def asked() -> dict[str, str]:
     for group in groups():
         for rule in group["rules"]:
             found[rule.get("alert") or rule["record"]] = unfiltered(rule["expr"])
-    return found
+    return found | {"scaler": scaler_queries()[CHAT]}
 
 
 def drive_until_everything_has_data(client: redis.Redis, prometheus: Prometheus) -> None:
@@ -94,6 +97,19 @@ def drive_until_everything_has_data(client: redis.Redis, prometheus: Prometheus)
     eventually(none_is_missing, within=WITHIN, every=0.2, what=lambda: f"data of {missing}")
 
 
+def pause_with_entries_waiting(client: redis.Redis, prometheus: Prometheus) -> None:
+    """The scaler is told of no entries, although some wait."""
+    paused = f'event_router_stream_paused{{stream="{CHAT}"}}'
+    client.set(f"event-router:pause:event-router-group:{CHAT}", '{"reason":"mending","by":"kim"}')
+    eventually(lambda: prometheus.query(paused) == [1, 1], within=WITHIN)
+    await_quiet = f'max(event_router_pending_messages{{stream="{CHAT}"}}) == 0'
+    eventually(lambda: prometheus.query(await_quiet), within=WITHIN)
+    publish(client, -1)
+    lag = f'max(event_router_consumer_lag{{stream="{CHAT}"}})'
+    eventually(lambda: prometheus.query(lag) == [20], within=WITHIN)
+    assert prometheus.query(scaler_queries()[CHAT]) == [0]
+
+
 def publish(client: redis.Redis, number: int) -> None:
     """A few events of each kind."""
     pipeline = client.pipeline(transaction=False)
@@ -101,7 +117,7 @@ def publish(client: redis.Redis, number: int) -> None:
         kind = "rejected" if thing == 0 else "dependent" if thing == 1 and number < 5 else "count"
         pipeline.xadd("events:work", {"type": kind, "thing_id": f"{number}-{thing}"})
         job = {"user_id": "1", "job_id": f"{number}-{thing}"}
-        pipeline.xadd("events:chat", {"type": "message_complete", **job})
+        pipeline.xadd(CHAT, {"type": "message_complete", **job})
     pipeline.execute()
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,20 +11,11 @@ import pytest
 import yaml
 
 from tests.deploy.prometheus_rule import MANIFEST, RULES, alerts, manifest
+from tests.deploy.promtool import promtool
 from tests.deploy.renderings import ROOT
 
 RULE_TESTS = sorted((Path(__file__).parent / "rule_tests").glob("*.yml"))
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
-
-
-def promtool(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run promtool; it comes with Debian's prometheus."""
-    program = shutil.which("promtool")
-    if program is None:
-        if os.environ.get("CI"):
-            pytest.fail("promtool is not installed")
-        pytest.skip("promtool is not installed")
-    return subprocess.run([program, *words], capture_output=True, text=True, timeout=60)
 
 
 def test_rules_are_valid() -> None:
