@@ -193,8 +193,14 @@ class Subscriptions:
         return False
 
     async def _connect(self) -> PubSubLink:
-        link = self._link = PubSubLink(self._pool, timeout_s=self._timeout_s)
-        await link.open()
+        link = PubSubLink(self._pool, timeout_s=self._timeout_s)
+        try:
+            await link.open()
+        except BaseException:
+            await link.close()
+            raise
+        # Not before: a command between those of the handshake would be taken for one of them.
+        self._link = link
         early: list[Arrived] = []
         await self._ask(link, "SUBSCRIBE", list(self.names))
         try:

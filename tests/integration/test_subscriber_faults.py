@@ -239,3 +239,40 @@ async def test_rights_that_are_taken_away_are_waited_for(server: Server, redis_c
             assert await following(subscriber.listen(), 1) == [1]
     finally:
         redis_client.execute_command("ACL", "DELUSER", "some")
+
+
+@pytest.mark.once
+async def test_names_may_be_added_while_the_connection_is_still_being_made(proxy: Proxy) -> None:
+    async with (
+        Redis(port=proxy.port, client_name="service", db=1) as client,
+        EventSubscriber(client, timeout_s=5) as subscriber,
+    ):
+        proxy.freeze()
+        first = asyncio.create_task(subscriber.subscribe("a"))
+        await until(lambda: proxy.requests["CLIENT"])  # the handshake waits for its reply
+        others = [asyncio.create_task(subscriber.subscribe(name)) for name in ("b", "events:*")]
+        await asyncio.sleep(0)
+        proxy.thaw()
+        await asyncio.gather(first, *others)
+        assert subscriber.connected
+        assert await client.pubsub_numsub("a", "b") == [(b"a", 1), (b"b", 1)]
+    assert await still_subscribed(proxy, "a") == 0
+
+
+@pytest.mark.once
+async def test_a_subscription_given_up_while_connecting_leaves_no_connection(proxy: Proxy) -> None:
+    async with Redis(port=proxy.port, client_name="service") as client:
+        proxy.freeze()
+        subscriber = EventSubscriber(client, timeout_s=5)
+        subscribing = asyncio.create_task(subscriber.subscribe("a"))
+        await until(lambda: proxy.requests["CLIENT"])
+        subscribing.cancel()
+        await asyncio.wait([subscribing])
+        proxy.thaw()
+        await until(lambda: not proxy.connections)
+
+
+async def still_subscribed(proxy: Proxy, channel: str) -> int:
+    async with Redis(port=proxy.port) as client:
+        ((_, count),) = await client.pubsub_numsub(channel)
+        return int(count)
