@@ -49,6 +49,7 @@ class Buffer:
         self._first_gap: Gap | None = None
         self._ended = False
         self._error: Exception | None = None
+        self._session = 0
         self._changed = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -75,13 +76,19 @@ class Buffer:
             self._items.append(gap)
         self._changed.set()
 
-    async def take(self) -> Arrived | Gap | None:
-        """Return what is next, or None once it is ended and empty.
+    @property
+    def session(self) -> int:
+        """Which one it is: another one after the buffer was ended and resumed."""
+        return self._session
+
+    async def take(self, session: int | None = None) -> Arrived | Gap | None:
+        """Return what is next, or None once the session, by default this one, is over and empty.
 
         Raises:
             Exception: what it was ended with, after everything before was taken.
         """
-        while True:
+        session = self._session if session is None else session
+        while session == self._session:
             if self._first_gap is not None:
                 gap, self._first_gap = self._first_gap, None
                 return gap
@@ -93,6 +100,7 @@ class Buffer:
                 return None
             self._changed.clear()
             await self._changed.wait()
+        return None
 
     def forget(self, subscriptions: Collection[tuple[bool, str]]) -> None:
         """Remove the messages that came for these."""
@@ -108,7 +116,9 @@ class Buffer:
         self._changed.set()
 
     def resume(self) -> None:
-        """Be not ended any more."""
+        """Be not ended any more: a new session begins; who takes for the old one gets None."""
+        if self._ended:
+            self._session += 1
         self._ended, self._error = False, None
 
     def discard(self) -> None:

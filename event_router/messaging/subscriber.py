@@ -193,7 +193,7 @@ class EventSubscriber:
         """
         if not self._subscriptions.names:
             raise NotSubscribed("nothing is subscribed: await subscribe(…) before listening")
-        return self._listen()
+        return self._listen(self._buffer.session)
 
     async def run(self) -> None:
         """Subscribe to what the handlers are for, and run them until `close`, one message after another.
@@ -206,7 +206,8 @@ class EventSubscriber:
             raise NotSubscribed('there are no handlers: decorate them with @subscriber.on("notifications")')
         self._closed = False
         await self._subscribe_patiently()
-        while (item := await self._buffer.take()) is not None:
+        session = self._buffer.session
+        while (item := await self._buffer.take(session)) is not None:
             if isinstance(item, Gap):
                 await self._handlers.tell_gap(item)
             elif not self._is_repeated(item):
@@ -223,8 +224,8 @@ class EventSubscriber:
         """Return whether the Pub/Sub Redis answers, and its channels, patterns and subscribers."""
         return await read_health(self._once, timeout_s=self._timeout_s)
 
-    async def _listen(self) -> AsyncGenerator[Message | Gap, None]:
-        while (item := await self._buffer.take()) is not None:
+    async def _listen(self, session: int) -> AsyncGenerator[Message | Gap, None]:
+        while (item := await self._buffer.take(session)) is not None:
             if isinstance(item, Gap):
                 yield item
             elif not self._is_repeated(item):

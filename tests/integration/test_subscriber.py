@@ -243,3 +243,22 @@ async def test_many_names_at_once(client: Redis) -> None:
 async def test_sizes_and_times_must_be_positive(client: Redis, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="positive"):
         EventSubscriber(client, **wrong)
+
+
+async def test_who_listened_before_the_close_hears_nothing_of_what_is_subscribed_after_it(
+    client: Redis,
+) -> None:
+    publisher = EventPublisher(client)
+    async with EventSubscriber(client) as subscriber:
+        await subscriber.subscribe("a")
+        await publisher.publish("a", {"n": 1})
+        between = subscriber.listen()
+        assert await following(between, 1) == [1]
+        waiting = asyncio.ensure_future(anext(subscriber.listen(), "ended"))
+        await asyncio.sleep(0)
+        await subscriber.close()
+        await subscriber.subscribe("a")
+        await publisher.publish("a", {"n": 2})
+        assert await asyncio.wait_for(waiting, 10) == "ended"
+        assert await anext(between, "ended") == "ended"
+        assert await following(subscriber.listen(), 1) == [2]

@@ -90,8 +90,13 @@ async def test_whoever_waits_gets_what_comes_and_the_end() -> None:
     filled.buffer.end(ValueError("over"))
     with pytest.raises(ValueError, match="over"):
         await waiting
+    of_before, waiting = filled.buffer.session, asyncio.create_task(filled.buffer.take())
+    filled.buffer.end()
+    await asyncio.sleep(0)
     filled.buffer.resume()
     filled.buffer.put(arrived(2))
+    assert await waiting is None
+    assert await filled.buffer.take(of_before) is None
     assert await filled.buffer.take() == arrived(2)
 
 
