@@ -135,10 +135,17 @@ class ChatRoom:
         await self.leave()
 
     async def join(self) -> None:
-        """Subscribe to the room and tell it. Raises what `subscribe` and `publish` raise."""
+        """Subscribe to the room and tell it.
+
+        Raises what `subscribe` and `publish` raise; the user has not joined then, and may try again.
+        """
         await self._subscriber.subscribe(self.channel)
+        try:
+            await self._publish("joined")
+        except BaseException:
+            await asyncio.shield(self._subscriber.close())
+            raise
         self._joined = True
-        await self._publish("joined")
 
     async def send(self, text: str) -> int:
         """Say something; return how many received it, the sender among them while joined."""

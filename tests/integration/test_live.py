@@ -115,6 +115,13 @@ class TestChatRoom:
             with pytest.raises(NotSubscribed):
                 await anext(bob.messages())
 
+    async def test_who_could_not_tell_the_room_is_not_in_it(self, client: Redis) -> None:
+        tasks = asyncio.all_tasks()
+        with pytest.raises(InvalidMessage):
+            async with ChatRoom(client, "garden", 1, publisher=EventPublisher(client, max_message_bytes=1)):
+                pass
+        assert asyncio.all_tasks() == tasks
+
     async def test_rooms_are_apart(self, client: Redis) -> None:
         async with ChatRoom(client, "*", 1) as star, ChatRoom(client, "garden", 2) as garden:
             assert await garden.send("hi") == 1
