@@ -93,8 +93,9 @@ class JobWatch:
         self._once = SentOnce(streams)
         self._pubsub = pubsub
         self._job_id = job_id
+        self._domains = tuple(domains)
         # A template without {domain} gives one key for all of them.
-        self._keys = {self._names.job_state(domain, job_id): domain for domain in reversed(list(domains))}
+        self._keys = {self._names.job_state(domain, job_id): domain for domain in reversed(self._domains)}
         self._silence_s = SILENCE_S if silence_s is None else silence_s
         self._timeout_s = timeout_s
         self._last: JobStep | None = None
@@ -246,6 +247,8 @@ class JobWatch:
         status = data.get("status")
         if not isinstance(status, str):
             return None  # no step, but something else about the job
+        if data.get("domain", "") not in ("", *self._domains):
+            return None  # of another domain's job, whose id is the same
         texts = {name: _text(data.get(name)) for name in ("domain", "stage", "progress", "message", "result")}
         return JobStep(
             job_id=self._job_id,

@@ -139,6 +139,21 @@ def test_a_status_that_sounds_final_ends_nothing(redis_client: redis.Redis, env:
     ]
 
 
+def test_a_job_of_the_same_id_in_another_domain_is_another_one(
+    redis_client: redis.Redis, env: Mapping[str, str]
+) -> None:
+    step(redis_client, 1)
+    watching = Watching(redis_client, env, "--domain", "chat")
+    other = {"domain": "scan", "seq": 50, "status": "running", "stage": "look", "id": "1-0"}
+    redis_client.publish(CHANNEL, json.dumps(other))
+    redis_client.publish(CHANNEL, json.dumps(other | {"seq": 51, "status": "done"}))
+    step(redis_client, 2)
+    step(redis_client, 3, "done", terminal=True)
+    called = watching.end()
+    assert called.code == 0
+    assert [(seq, status) for seq, status, _ in seen(called)] == [(1, "running"), (2, "running"), (3, "done")]
+
+
 def test_without_live_messages_the_state_tells_the_end(
     redis_client: redis.Redis, env: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
