@@ -9,6 +9,8 @@ from event_router.redis_client.script import Caller, Script
 from event_router.redis_io.counting import count_entries
 
 TRIM_AT_ONCE = 10_000
+FULL_TRIM = TRIM_AT_ONCE // 2
+"""A step that trimmed so many may have left some: it trims whole nodes of the stream, never a part of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ async def retain(caller: Caller, stream: str, *, least: int) -> int:
     while True:
         count: int = await script.run(caller, (stream,), (least, TRIM_AT_ONCE))
         trimmed += count
-        if count < TRIM_AT_ONCE:
+        if count < FULL_TRIM:
             return trimmed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,17 +12,33 @@ from event_router.core.keys import checkpoint_key
 from event_router.redis_client.address import parse_url
 from event_router.redis_client.connections import Link
 from event_router.redis_io.groups import GroupCreated, Groups
+from event_router.redis_io.retention import retain
+from event_router.runtime.connectivity import Clock, Connectivity
+from event_router.runtime.housekeeper import Housekeeper
+from event_router.runtime.observer import Observer
 from tests.environment.servers import Server
 from tests.environment.streams import group_state, pending
 
 STREAM, GROUP = "events:auth", "event-router-group"
 
 
+CLOCK = Clock(time.monotonic, lambda: time.time_ns() // 1_000_000, lambda: 0.5)
+
+
 @pytest.fixture
-async def groups(server: Server) -> AsyncIterator[Groups]:
+async def link(server: Server) -> AsyncIterator[Link]:
     link = Link(parse_url(server.url), timeout_s=10, name="groups")
-    yield Groups(link, GROUP)
+    yield link
     await link.close()
+
+
+@pytest.fixture
+def groups(link: Link) -> Groups:
+    return Groups(link, GROUP)
+
+
+async def nothing() -> None:
+    """There are no figures."""
 
 
 def add(client: redis.Redis, *ids: str, stream: str = STREAM) -> None:
@@ -206,3 +223,27 @@ class TestRetention:
         redis_client.xgroup_create(STREAM, GROUP, id="$")
         assert 9_900 <= await groups.retain(STREAM, least=0) <= 10_000
         assert 4_900 <= await groups.retain(STREAM, least=0) <= 5_000
+
+    async def test_it_goes_on_until_all_is_trimmed_however_few_entries_a_node_has(
+        self, groups: Groups, link: Link, redis_client: redis.Redis
+    ) -> None:
+        housekeeper = Housekeeper(
+            CLOCK,
+            groups=groups,
+            refresh=nothing,
+            connectivity=Connectivity(CLOCK, Observer()),
+            observer=Observer(),
+            streams=(STREAM,),
+            consumer="me",
+            min_length=1_000,
+            dead_after_ms=60_000,
+        )
+        for trim in (housekeeper.run_once, lambda: retain(link, STREAM, least=1_000)):
+            pipeline = redis_client.pipeline(transaction=False)
+            for _ in range(25_000):  # some 20 in a node, so that no step trims all of its 10,000
+                pipeline.xadd(STREAM, {"note": "x" * 165})
+            pipeline.execute()
+            redis_client.xgroup_create(STREAM, GROUP, id="$")
+            await trim()
+            assert 1_000 <= redis_client.xlen(STREAM) < 1_000 + self.NODE
+            redis_client.delete(STREAM)
