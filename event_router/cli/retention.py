@@ -43,8 +43,9 @@ async def _retention(only: str | None, apply: bool, config: Config, url: str | N
     async with connected(settings, operator=apply) as client:
         once = SentOnce(client)
         for stream in streams_of(settings, only):
-            trimmed = await retain(once, stream, least=settings.stream_min_length) if apply else None
-            row = _row(await retention_of(once, stream), settings.stream_min_length)
+            least = settings.stream_min_length
+            trimmed = await retain(once, stream, settings.group, least=least) if apply else None
+            row = _row(await retention_of(once, stream), least)
             rows.append(row if trimmed is None else row | {"trimmed": trimmed})
     if output is Output.json:
         for row in rows:

@@ -56,8 +56,11 @@ class Groups:
         return bool(await self._remove.run(self._link, (stream,), (self._group, 0, consumer, "")))
 
     async def retain(self, stream: str, *, least: int) -> int:
-        """Trim what every group has settled, never below `least` entries; return how many went."""
-        trimmed: int = await self._retain.run(self._link, (stream,), (least, TRIM_AT_ONCE))
+        """Trim what every group has settled, never below `least` entries; return how many went.
+
+        Nothing where this group is missing: what it will get again must stand.
+        """
+        trimmed: int = await self._retain.run(self._link, (stream,), (least, TRIM_AT_ONCE, self._group))
         return trimmed
 
     async def count_trimmed(self, stream: str, delivered: str, entries: int) -> int:

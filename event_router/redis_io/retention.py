@@ -79,14 +79,14 @@ async def retention_of(caller: Caller, stream: str) -> Retention:
     return Retention(stream, length, first.decode(), tuple(holders), settled, exact, int(now))
 
 
-async def retain(caller: Caller, stream: str, *, least: int) -> int:
-    """Trim what every group has settled, as routers do, down to a length; return how many entries went.
+async def retain(caller: Caller, stream: str, group: str, *, least: int) -> int:
+    """Trim what every group has settled, as routers of this group do; return how many entries went.
 
     Each step is atomic, bounded and safe to repeat. Raises what `Link.call` raises.
     """
     script, trimmed = Script("retain", fragments=("fields", "entry_ids")), 0
     while True:
-        count: int = await script.run(caller, (stream,), (least, TRIM_AT_ONCE))
+        count: int = await script.run(caller, (stream,), (least, TRIM_AT_ONCE, group))
         trimmed += count
         if count < FULL_TRIM:
             return trimmed

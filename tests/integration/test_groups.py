@@ -218,6 +218,19 @@ class TestRetention:
         assert await groups.retain("absent", least=0) == 0
         assert redis_client.exists("absent") == 0
 
+    async def test_without_its_own_group_nothing_goes(
+        self, groups: Groups, link: Link, redis_client: redis.Redis
+    ) -> None:
+        fill(redis_client, self.COUNT)
+        redis_client.xgroup_create(STREAM, GROUP, id="500-0")
+        redis_client.xgroup_create(STREAM, "another", id="$")
+        redis_client.hset(checkpoint_key(GROUP), STREAM, "500-0")
+        redis_client.xgroup_destroy(STREAM, GROUP)
+        assert await groups.retain(STREAM, least=0) == 0
+        assert await retain(link, STREAM, GROUP, least=0) == 0
+        assert await groups.ensure(STREAM) == GroupCreated("500-0", self.COUNT - 500, known=True)
+        assert await groups.retain(STREAM, least=0) == 400
+
     async def test_a_part_at_a_time(self, groups: Groups, redis_client: redis.Redis) -> None:
         fill(redis_client, 15_000)
         redis_client.xgroup_create(STREAM, GROUP, id="$")
@@ -238,7 +251,7 @@ class TestRetention:
             min_length=1_000,
             dead_after_ms=60_000,
         )
-        for trim in (housekeeper.run_once, lambda: retain(link, STREAM, least=1_000)):
+        for trim in (housekeeper.run_once, lambda: retain(link, STREAM, GROUP, least=1_000)):
             pipeline = redis_client.pipeline(transaction=False)
             for _ in range(25_000):  # some 20 in a node, so that no step trims all of its 10,000
                 pipeline.xadd(STREAM, {"note": "x" * 165})
