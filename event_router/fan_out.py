@@ -56,7 +56,8 @@ class FanOut:
         """Close the connections."""
         for link in self._links:
             await link.close()
-        await self._client.aclose()
+        # A pool of its own, which the client would leave open.
+        await self._client.aclose(close_connection_pool=True)
 
 
 def fan_out(
