@@ -7,20 +7,27 @@ HINCRBY counted twice). It does so above its connections: here they are used dir
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import BusyLoadingError
+from redis.exceptions import BusyLoadingError, MaxConnectionsError
 
-from event_router.core.errors import OutcomeUnknown
+from event_router.core.errors import OutcomeUnknown, RedisUnavailable
 from event_router.redis_client.replies import CONNECTION_LOST, translated
 
 TIMEOUT_S = 5.0
 """How long a reply may take where the client itself sets no limit."""
+AT_ONCE = 32
+POOL_EMPTY_S = 0.005
+"""Connections that are used at once, and how long to wait where the pool, of 100, has none left for them.
+
+redis-py reports an empty pool as a lost connection.
+"""
 
 
 class SentOnce:
@@ -30,12 +37,14 @@ class SentOnce:
         if not isinstance(client, Redis):
             raise TypeError(f"{type(client).__module__}.{type(client).__name__} is no redis.asyncio.Redis")
         self._pool = client.connection_pool
+        self._places = asyncio.Semaphore(AT_ONCE)
 
     async def call(self, *command: Any, timeout_s: float | None = None) -> Any:
         """Send one command and return its reply: bytes, int, None, or collections of these.
 
         Args:
-            timeout_s: how long the reply may take; None for as long as the client allows.
+            timeout_s: how long the reply may take, and before it the calls that came first; None for as
+                long as the client allows.
 
         Raises:
             OutcomeUnknown: it was sent and no reply came: it may or may not have been carried out.
@@ -43,14 +52,8 @@ class SentOnce:
             NoGroup: the stream or its consumer group does not exist.
             RedisRefused: any other error reply.
         """
-        try:
-            connection = await self._pool.get_connection()
-        except Exception as error:
-            raise translated(error) from error
-        try:
+        async with self._connection(timeout_s) as connection:
             return await _exchanged(connection, command, timeout_s)
-        finally:
-            await asyncio.shield(self._pool.release(connection))
 
     async def many(self, commands: Sequence[Sequence[Any]], timeout_s: float | None = None) -> list[Any]:
         """Send commands at once over one connection; return the reply to each, or the error in its place.
@@ -62,14 +65,39 @@ class SentOnce:
             RedisUnavailable: no connection: nothing was sent. Every other error stands in the list:
                 OutcomeUnknown for commands whose reply did not come.
         """
-        try:
-            connection = await self._pool.get_connection()
-        except Exception as error:
-            raise translated(error) from error
-        try:
+        async with self._connection(timeout_s) as connection:
             return await _exchanged_many(connection, commands, timeout_s)
+
+    @contextlib.asynccontextmanager
+    async def _connection(self, timeout_s: float | None) -> AsyncIterator[AbstractConnection]:
+        """Give a connection of the pool, to each in turn. Raises RedisUnavailable."""
+        limit_s = timeout_s or self._pool.connection_kwargs.get("socket_timeout") or TIMEOUT_S
+        deadline = asyncio.get_running_loop().time() + limit_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._places.acquire()
+        except TimeoutError:
+            raise RedisUnavailable(f"not sent: calls before it did not end within {limit_s:g} s") from None
+        try:
+            connection = await self._pooled(deadline)
+            try:
+                yield connection
+            finally:
+                await asyncio.shield(self._pool.release(connection))
         finally:
-            await asyncio.shield(self._pool.release(connection))
+            self._places.release()
+
+    async def _pooled(self, deadline: float) -> AbstractConnection:
+        while True:
+            try:
+                connection: AbstractConnection = await self._pool.get_connection()
+                return connection
+            except MaxConnectionsError as error:  # others use the client, too
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise translated(error) from error
+            except Exception as error:
+                raise translated(error) from error
+            await asyncio.sleep(POOL_EMPTY_S)
 
 
 async def _exchanged(
