@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Counts a gap once, whoever sees it: entries that were trimmed before the group read them.
 --
 -- KEYS[1]: checkpoint key. ARGV: stream, last id delivered before the gap, entries in it so far.

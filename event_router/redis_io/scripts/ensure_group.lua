@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Creates the group where it is missing: at the checkpoint, else at the beginning; never at the end.
 --
 -- KEYS: stream, checkpoint hash. ARGV: group.

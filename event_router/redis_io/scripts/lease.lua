@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Renews, schedules, hands over entries or counts their starts, only those this consumer owns and that still exist.
 --
 -- KEYS[1]: stream. ARGV: group, consumer, then triples: id, idle ms to set, delivery count to set

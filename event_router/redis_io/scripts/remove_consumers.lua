@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Removes consumers that have nothing pending, in one step: DELCONSUMER destroys pending entries.
 --
 -- KEYS[1]: stream. ARGV: group, least idle ms, the one consumer to consider or '', one to keep or ''.

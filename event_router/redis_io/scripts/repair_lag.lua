@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Mends the group's count of read entries where it has read everything: XINFO's lag stays wrong for
 -- ever after unread entries were trimmed, and scalers read the same number.
 --

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Trims what every group of the stream has settled, never below a length, a bounded part at a time.
 --
 -- KEYS[1]: stream. ARGV: least length, most entries to trim, the group without which nothing goes. Reply: entries trimmed.

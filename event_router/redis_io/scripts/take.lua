@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Takes over pending entries without counting a start (JUSTID), and returns them with their fields.
 --
 -- KEYS[1]: stream. ARGV: group, consumer, owner ('' for any), min idle ms, start id, count,
