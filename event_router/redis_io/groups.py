@@ -49,7 +49,7 @@ class Groups:
     async def remove_dead(self, stream: str, *, idle_ms: int, keep: str) -> list[str]:
         """Remove consumers idle for so long that have nothing pending; return their names."""
         reply = await self._remove.run(self._link, (stream,), (self._group, idle_ms, "", keep))
-        return [name.decode() for name in reply]
+        return [name.decode("utf-8", "backslashreplace") for name in reply]
 
     async def leave(self, stream: str, consumer: str) -> bool:
         """Remove a consumer if it has nothing pending; return whether it had nothing."""

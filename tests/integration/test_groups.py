@@ -149,6 +149,13 @@ class TestConsumers:
         assert names == {"holds one", "me"}
         assert [entry["message_id"] for entry in pending(redis_client, STREAM)] == ["1-0"]
 
+    async def test_a_name_that_is_no_utf8_is_removed_like_any_other(
+        self, groups: Groups, redis_client: redis.Redis
+    ) -> None:
+        await groups.ensure(STREAM)
+        redis_client.execute_command("XGROUP", "CREATECONSUMER", STREAM, GROUP, b"\xff")
+        assert await groups.remove_dead(STREAM, idle_ms=0, keep="me") == ["\\xff"]
+
     async def test_the_living_stay(self, groups: Groups, redis_client: redis.Redis) -> None:
         await groups.ensure(STREAM)
         redis_client.xgroup_createconsumer(STREAM, GROUP, "fresh")
