@@ -159,6 +159,7 @@ def connected_parts(
         in_flight=in_flight,
         connectivity=connectivity,
         observer=observer,
+        recreate=groups.recreate,
         streams=every_stream,
         min_idle_ms=settings.claim_min_idle_ms,
         interval_s=settings.claim_interval_ms / 1000,

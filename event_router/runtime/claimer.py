@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
 from event_router.core.event import Entry
@@ -49,6 +49,7 @@ class Claimer(Service):
         in_flight: InFlight,
         connectivity: Connectivity,
         observer: Observer,
+        recreate: Callable[[str], Awaitable[None]],
         streams: Sequence[str],
         min_idle_ms: int,
         interval_s: float,
@@ -63,6 +64,7 @@ class Claimer(Service):
         self._in_flight = in_flight
         self._connectivity = connectivity
         self._observer = observer
+        self._recreate = recreate
         self._streams = streams
         self._min_idle_ms = min_idle_ms
         self._interval_s = interval_s
@@ -103,8 +105,9 @@ class Claimer(Service):
                 self.read_lost()
                 await self._connectivity.failed("control", error)
                 continue
-            except NoGroup:
-                pass  # the reader creates it anew
+            except NoGroup as error:
+                await self._recreate(error.stream)  # the reader begins only after us, and may be waiting
+                continue
             except RedisRefused as error:
                 self._observer.refused("claiming", str(error))
             self.rest()

@@ -174,6 +174,7 @@ class Runtime:
             failures=self.failures,
             dispatcher=self.dispatcher,
             observer=self.reports,
+            recreate=self.groups.recreate,
             streams=EVERY_STREAM,
             min_idle_ms=MIN_IDLE_MS,
             interval_s=15,

@@ -218,6 +218,14 @@ class TestStart:
             assert not task.done() or task.exception() is None
 
 
+    async def test_a_group_that_is_lost_before_it_begins_is_made_anew(self) -> None:
+        async with Runtime() as runtime:
+            runtime.claims.errors["take"] = [NoGroup(BIKES)]
+            runtime.claimer.start()
+            await until(runtime.claimer.own_taken.is_set)
+            assert runtime.group_port.ensured == [BIKES, CARS]
+
+
 class TestLostRead:
     async def test_what_was_delivered_without_our_knowing_is_found(self) -> None:
         held = Held()
