@@ -217,7 +217,6 @@ class TestStart:
             await settled()
             assert not task.done() or task.exception() is None
 
-
     async def test_a_group_that_is_lost_before_it_begins_is_made_anew(self) -> None:
         async with Runtime() as runtime:
             runtime.claims.errors["take"] = [NoGroup(BIKES)]
