@@ -38,15 +38,12 @@ def connection_problem(error: BaseException, address: RedisAddress) -> RedisUnav
     text = " ".join(str(problem).split())
     sentinels = ", ".join(f"{host}:{port}" for host, port in address.sentinels)
     if _NO_PRIMARY in text:
-        # redis-py lists its client objects, one after the other.
-        return RedisUnavailable(
-            f"none of the Sentinels {sentinels} names a primary {address.service!r} that is up"
-        )
+        said = f"none of the Sentinels {sentinels} names a primary {address.service!r} that is up"
+        return RedisUnavailable(said + _sentinels_hint(text, address))
     if _NO_SENTINEL.search(text):
         return RedisUnavailable(f"{sentinels}: no Sentinel is there but a server; name the Sentinels' ports")
-    for code, hint in _HINTS:
-        if code in text.upper().replace(" ", "_"):
-            return RedisUnavailable(f"{text}; {hint}")
+    if hint := _hint(text):
+        return RedisUnavailable(text + hint)
     if any(closed in text for closed in _CLOSED):
         text += _closed_hint(address)
     elif address.tls and _SILENT in text:
@@ -54,10 +51,27 @@ def connection_problem(error: BaseException, address: RedisAddress) -> RedisUnav
     return RedisUnavailable(text)
 
 
+def _hint(text: str) -> str:
+    codes = text.upper().replace(" ", "_")
+    return next((f"; {hint}" for code, hint in _HINTS if code in codes), "")
+
+
+def _sentinels_hint(text: str, address: RedisAddress) -> str:
+    """Return what to change where Sentinels refused to be asked; nothing where they are just away."""
+    if "WRONGPASS" in text or "NOAUTH" in text:
+        return (
+            "; at least one refuses the sentinel_username and sentinel_password in the URL, or their absence"
+        )
+    if hint := _hint(text):
+        return hint
+    return _closed_hint(address) if any(closed in text for closed in _CLOSED) else ""
+
+
 def _closed_hint(address: RedisAddress) -> str:
     """Return why a server may close a connection; it may be gone before its TLS alert has arrived."""
     if not address.tls:
-        return "; if the port speaks TLS, write rediss:// instead of redis://"
+        more = "+sentinel" if address.sentinels else ""
+        return f"; if the port speaks TLS, write rediss{more}:// instead of redis{more}://"
     if not address.options.get("ssl_certfile"):
         return "; if the server asks for a client's certificate: ssl_certfile and ssl_keyfile in the URL"
     return "; perhaps the server does not trust the authority of the client's certificate, ssl_certfile"

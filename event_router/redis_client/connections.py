@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, cast
 
+from redis import exceptions
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from event_router.core.errors import RedisUnavailable
@@ -60,14 +61,36 @@ def open_pool(address: RedisAddress, *, timeout_s: float, name: str | None = Non
         "socket_connect_timeout": min(timeout_s, SENTINEL_TIMEOUT_S),
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
+        "driver_info": None,  # CLIENT SETINFO would be a permission more
         "username": options.pop("sentinel_username", None),
         "password": options.pop("sentinel_password", None),
     }
     if address.tls:
         sentinel_options["ssl"] = options["ssl"] = True
-    sentinel = Sentinel(address.sentinels, sentinel_kwargs=sentinel_options)
+    sentinels: Any = _Sentinels
+    sentinel = sentinels(address.sentinels, sentinel_kwargs=sentinel_options)
     primary_pool: Any = _PrimaryPool
     return cast(ConnectionPool, primary_pool(address.service, sentinel, **options))
+
+
+class _Sentinels(Sentinel):
+    """Asks one Sentinel after the other, first the one that named the primary last."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Return host and port; unlike redis-py's own, its error says why each Sentinel did not answer."""
+        problems = []
+        for sentinel in tuple(self.sentinels):
+            try:
+                primaries: Any = await sentinel.sentinel_masters()
+            except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+                problems.append(str(translated(error)))
+                continue
+            state = primaries.get(service_name)
+            if state and self.check_master_state(state, service_name):
+                self.sentinels.remove(sentinel)
+                self.sentinels.insert(0, sentinel)
+                return state["ip"], state["port"]
+        raise MasterNotFoundError(", ".join([f"No master found for {service_name!r}", *problems]))
 
 
 class _PrimaryPool(SentinelConnectionPool):

@@ -68,6 +68,7 @@ def _own_options(address: RedisAddress) -> dict[str, Any]:
 
         options["connection_class"] = SSLConnection
     return options | {
+        "client_name": None,  # CLIENT SETNAME would be a permission more
         "username": address.options.get("sentinel_username"),
         "password": address.options.get("sentinel_password"),
     }

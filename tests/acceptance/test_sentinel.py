@@ -113,6 +113,33 @@ def sentinels_seen(watched: Watched) -> dict[str, str]:
     }
 
 
+class WithUser(Watched):
+    """Its Sentinels know a user who may do just what docs/security.md says."""
+
+    @property
+    def url(self) -> str:
+        return f"{super().url}?sentinel_username=router&sentinel_password=secret"
+
+    def sentinel_lines(self, port: int) -> str:
+        return super().sentinel_lines(port) + "user router on >secret -@all +ping +sentinel|masters\n"
+
+
+@pytest.mark.once
+def test_of_sentinels_no_more_is_asked_than_their_user_may(
+    server_program: ServerProgram, tmp_path: Path
+) -> None:
+    with WithUser(server_program, tmp_path / "watched") as watched:
+        assert (
+            sentinels_seen(watched)[
+                f"streams: 127.0.0.1:{watched.ports[0]} names 127.0.0.1:{watched.servers[0].port}"
+            ]
+            == "ok"
+        )
+        assert call("status", env={"REDIS_STREAMS_URL": watched.url}).code == 0
+        with watched.sentinel_client(watched.ports[0]) as sentinel:
+            assert [one["object"] for one in sentinel.acl_log()] == []
+
+
 @pytest.mark.battery
 def test_a_sentinel_that_names_no_such_service_and_sentinels_that_are_frozen_are_said(
     server_program: ServerProgram, tmp_path: Path

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from tests.conftest import RouterFactory
-from tests.environment.certificates import Certificates, make_certificates
+from tests.environment.certificates import Certificates, make_certificates, serves_tls
 from tests.environment.routers import environment, program
 from tests.environment.servers import Server, free_port, installed_programs
 from tests.environment.streams import await_settled
@@ -36,14 +36,6 @@ class Guarded:
 
     def url(self, options: str) -> str:
         return f"rediss://127.0.0.1:{self.port}/0?{options}"
-
-
-def serves_tls() -> bool:
-    path = installed_programs()["redis"].path
-    if path is None:
-        return False
-    linked = subprocess.run(["ldd", str(path)], capture_output=True, text=True, timeout=10, check=False)
-    return "libssl" in linked.stdout
 
 
 pytestmark = pytest.mark.skipif(not serves_tls(), reason="no redis-server with TLS is installed")

@@ -7,6 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
+from tests.environment.servers import installed_programs
+
+
+def serves_tls() -> bool:
+    """Whether a redis-server with TLS is installed; the embedded server is built without."""
+    path = installed_programs()["redis"].path
+    if path is None:
+        return False
+    linked = subprocess.run(["ldd", str(path)], capture_output=True, text=True, timeout=10, check=False)
+    return "libssl" in linked.stdout
+
 
 @dataclass(frozen=True)
 class Certificates:

@@ -69,7 +69,7 @@ class Server:
     """One server process that can be frozen, killed and started again on the same port with the same data.
 
     Without ``append_only`` nothing outlives a stop or a kill. ``options`` are further command-line words,
-    such as ``--maxmemory 50mb``.
+    such as ``--maxmemory 50mb``; ``password`` is what the tests' clients sign in with.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Server:
         *,
         append_only: bool = False,
         options: Sequence[str] = (),
+        password: str | None = None,
     ) -> None:
         if program.path is None:
             raise FileNotFoundError(f"{program.name} is not installed")
@@ -88,6 +89,7 @@ class Server:
         self._binary = program.path
         self._append_only = append_only
         self._options = list(options)
+        self._password = password
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -107,6 +109,7 @@ class Server:
         """A client that never retries on its own, so that a test sees every failure. Use it in a `with`."""
         return redis.Redis(
             port=self.port,
+            password=self._password,
             protocol=2,
             decode_responses=decode_responses,
             retry=Retry(NoBackoff(), 0),
