@@ -93,26 +93,6 @@ def registry_of(settings: Settings) -> HandlerRegistry:
     return load_handlers(settings)
 
 
-def streams_of(settings: Settings, only: str | None = None) -> list[str]:
-    """Return the streams of the served domains, or the one that is named."""
-    if only is not None:
-        return [only.removeprefix("dlq:")]
-    domains = settings.domains or registry_of(settings).domains
-    return [stream for domain in domains for stream in settings.streams(domain)]
-
-
-def served_stream(settings: Settings, stream: str) -> str:
-    """Return the stream if it is one of the served domains'.
-
-    Raises:
-        WrongUsage: it is not; names those that are.
-    """
-    known = streams_of(settings)
-    if stream not in known:
-        raise WrongUsage(f"{stream!r} is no stream of the served domains: {', '.join(known)}")
-    return stream
-
-
 def check_served(domains: Iterable[str], settings: Settings) -> None:
     """Raise WrongUsage for a domain that no handler serves, and that the settings do not name."""
     known = tuple(dict.fromkeys((*registry_of(settings).domains, *settings.domains)))

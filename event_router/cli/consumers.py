@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from event_router.cli.connecting import complete, connected, settings_from, streams_of
+from event_router.cli.connecting import complete, connected, settings_from
 from event_router.cli.durations import spoken
 from event_router.cli.failures import Failed, WrongUsage
 from event_router.cli.options import Config, Form, Output, StreamsUrl
 from event_router.cli.output import print_json, print_table
+from event_router.cli.streams import existing_stream, existing_streams
 
 group = typer.Typer(
     help="List the group's consumers, or remove one that holds nothing.", no_args_is_help=True
@@ -39,7 +40,7 @@ async def _list(only: str | None, config: Config, url: str | None, output: Outpu
         once = SentOnce(client)
         found = [
             (name, *consumer)
-            for name in streams_of(settings, only)
+            for name in await existing_streams(client, settings, only)
             for consumer in await consumers_of(once, name, settings.group)
         ]
     if output is Output.json:
@@ -76,6 +77,7 @@ async def _remove(stream: str, consumer: str, config: Config, url: str | None, o
     settings = settings_from(config, url)
     async with connected(settings, operator=True) as client:
         once = SentOnce(client)
+        stream = await existing_stream(client, settings, stream)
         if not await remove_consumer(once, stream, settings.group, consumer):
             known = await consumers_of(once, stream, settings.group)
             held = next((one.pending for one in known if one.name == consumer), None)

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from event_router.cli.connecting import complete, connected, moment, settings_from, streams_of
+from event_router.cli.connecting import complete, connected, moment, settings_from
 from event_router.cli.failures import Failed, WrongUsage
 from event_router.cli.options import Config, Form, Output, Stream, StreamsUrl
 from event_router.cli.output import note, print_json, print_table
+from event_router.cli.streams import existing_streams
 
 if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
     from event_router.redis_io.dead_letters import Choice
+    from event_router.settings import Settings
 
 group = typer.Typer(help="List, show, replay or delete dead letters.", no_args_is_help=True)
 
@@ -57,7 +61,7 @@ async def _list(
     count = 0
     async with connected(settings) as client:
         dead_letters = DeadLetters(client)
-        for dlq in _dead_letter_streams(streams_of(settings, only)):
+        for dlq in await _dead_letter_streams(client, settings, only):
             async for letter in dead_letters.letters(dlq, choice):
                 if limit is not None and count == limit:
                     break
@@ -93,7 +97,7 @@ async def _show(
     settings = settings_from(config, url)
     async with connected(settings) as client:
         dead_letters = DeadLetters(client)
-        searched = _dead_letter_streams(streams_of(settings, only))
+        searched = await _dead_letter_streams(client, settings, only)
         found = [letter for dlq in searched if (letter := await dead_letters.show(dlq, letter_id))]
     if not found:
         raise Failed(
@@ -145,7 +149,7 @@ async def _replay(
     counts: dict[str, int] = {}
     try:
         async with connected(settings, operator=True) as client:
-            for dlq in _dead_letter_streams(streams_of(settings, only)):
+            for dlq in await _dead_letter_streams(client, settings, only):
                 async for done in DeadLetters(client).replay(dlq, choice, dry_run=dry_run, rate=rate):
                     counts[done.outcome] = counts.get(done.outcome, 0) + 1
                     letter = done.letter
@@ -197,8 +201,8 @@ async def _purge(
     from event_router.redis_io.dead_letters import DeadLetters
 
     settings = settings_from(config, url)
-    streams = _dead_letter_streams(streams_of(settings, only))
     async with connected(settings, operator=True) as client:
+        streams = await _dead_letter_streams(client, settings, only)
         dead_letters = DeadLetters(client)
         if not (yes or dry_run):
             count = sum([await dead_letters.purge(dlq, choice, dry_run=True) for dlq in streams])
@@ -240,7 +244,7 @@ def _choice(
     return Choice(frozenset(ids or ()), reason, event_type, begin, end)
 
 
-def _dead_letter_streams(streams: list[str]) -> list[str]:
+async def _dead_letter_streams(client: Redis, settings: Settings, only: str | None) -> list[str]:
     from event_router.core.keys import dead_letter_stream
 
-    return [dead_letter_stream(stream) for stream in streams]
+    return [dead_letter_stream(stream) for stream in await existing_streams(client, settings, only)]

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from event_router.cli.connecting import complete, connected, settings_from, streams_of
+from event_router.cli.connecting import complete, connected, settings_from
 from event_router.cli.durations import spoken
 from event_router.cli.entry_ids import entry_id_of
 from event_router.cli.entry_types import described
 from event_router.cli.failures import Failed
 from event_router.cli.options import Config, Form, Output, StreamsUrl
 from event_router.cli.output import print_json, print_table
+from event_router.cli.streams import existing_streams
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -48,8 +49,8 @@ def explain(
 
 async def _explain(only: str | None, entry_id: str, config: Config, url: str | None, output: Output) -> int:
     settings = settings_from(config, url)
-    streams = [only] if only is not None else streams_of(settings)
     async with connected(settings) as client:
+        streams = await existing_streams(client, settings, only)
         rows = [await _row(client, stream, entry_id, settings) for stream in streams]
     if only is None:
         rows = _likely(rows)

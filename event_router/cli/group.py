@@ -13,6 +13,7 @@ from event_router.cli.entry_ids import entry_id_of
 from event_router.cli.failures import Failed, WrongUsage
 from event_router.cli.options import Config, Form, Output, StreamsUrl
 from event_router.cli.output import note, print_json, print_table
+from event_router.cli.streams import existing_stream
 
 if TYPE_CHECKING:
     from event_router.redis_io.group_reset import ResetPlan
@@ -85,6 +86,7 @@ async def _reset(
     settings = settings_from(config, url)
     async with connected(settings, operator=True) as client:
         once = SentOnce(client)
+        stream = await existing_stream(client, settings, stream)
         place = GroupPosition(once, stream, settings.group)
         try:
             plan = await place.plan(position)

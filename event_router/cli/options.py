@@ -21,4 +21,6 @@ StreamsUrl = Annotated[
     str | None, typer.Option("--streams-url", help="The Redis with the streams; wins over the environment.")
 ]
 Form = Annotated[Output, typer.Option("--output", "-o", help="The form of the data on standard output.")]
-Stream = Annotated[str | None, typer.Option("--stream", help="Only this stream, such as events:auth.")]
+Stream = Annotated[
+    str | None, typer.Option("--stream", help="Only this stream, such as events:auth, or this domain's.")
+]

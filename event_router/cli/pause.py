@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from event_router.cli.connecting import complete, connected, served_stream, settings_from
+from event_router.cli.connecting import complete, connected, settings_from
 from event_router.cli.durations import parse_duration, spoken
 from event_router.cli.failures import WrongUsage
 from event_router.cli.options import Config, Form, Output, StreamsUrl
 from event_router.cli.output import note, print_json, printable
+from event_router.cli.streams import named_stream, served_stream
 
 if TYPE_CHECKING:
     from event_router.core.pause import Pause
@@ -52,7 +53,7 @@ async def _pause(
     from event_router.redis_io.pauses import StoredPauses
 
     settings = settings_from(config, url)
-    served_stream(settings, stream)
+    stream = served_stream(settings, stream)
     async with connected(settings, operator=True) as client:
         pauses = StoredPauses(SentOnce(client), settings.group)
         made, before = await pauses.pause(stream, reason=reason, by=by, for_ms=for_ms)
@@ -79,6 +80,7 @@ async def _resume(stream: str, config: Config, url: str | None, output: Output) 
     from event_router.redis_io.pauses import StoredPauses
 
     settings = settings_from(config, url)
+    stream = named_stream(settings, stream)
     async with connected(settings, operator=True) as client:
         before = await StoredPauses(SentOnce(client), settings.group).resume(stream)
     if before is None:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from event_router.cli.connecting import complete, connected, settings_from, streams_of
+from event_router.cli.connecting import complete, connected, settings_from
 from event_router.cli.durations import spoken
 from event_router.cli.options import Config, Form, Output, StreamsUrl
 from event_router.cli.output import print_json, print_table
+from event_router.cli.streams import existing_streams
 
 if TYPE_CHECKING:
     from event_router.redis_io.retention import Retention
@@ -42,7 +43,7 @@ async def _retention(only: str | None, apply: bool, config: Config, url: str | N
     rows = []
     async with connected(settings, operator=apply) as client:
         once = SentOnce(client)
-        for stream in streams_of(settings, only):
+        for stream in await existing_streams(client, settings, only):
             least = settings.stream_min_length
             trimmed = await retain(once, stream, settings.group, least=least) if apply else None
             row = _row(await retention_of(once, stream), least)

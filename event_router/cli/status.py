@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from event_router.cli.connecting import complete, connected, settings_from, streams_of
+from event_router.cli.connecting import complete, connected, settings_from
 from event_router.cli.options import Config, Form, Output, Stream, StreamsUrl
 from event_router.cli.output import print_json, print_table, printable
 from event_router.cli.pause import as_row
+from event_router.cli.streams import existing_streams
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -33,8 +34,8 @@ async def _status(only: str | None, config: Config, streams_url: str | None, out
     from event_router.redis_io.pauses import StoredPauses
 
     settings = settings_from(config, streams_url)
-    streams = streams_of(settings, only)
     async with connected(settings) as client:
+        streams = await existing_streams(client, settings, only)
         found = [await inspect(client, stream, settings.group) for stream in streams]
         pauses = await StoredPauses(SentOnce(client), settings.group).read(streams)
     paused = {stream: as_row(pause) for stream, pause in pauses.items()}
@@ -75,11 +76,10 @@ async def _pending(
     output: Output,
 ) -> None:
     settings = settings_from(config, streams_url)
-    streams = streams_of(settings, only)
     rows: list[tuple[Any, ...]] = []
     count = 0
     async with connected(settings) as client:
-        for stream in streams:
+        for stream in await existing_streams(client, settings, only):
             async for row in _pending_of(client, stream, settings.group, choice):
                 if limit is not None and count == limit:
                     break

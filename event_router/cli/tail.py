@@ -15,6 +15,7 @@ from event_router.cli.connecting import check_served, complete, connected, momen
 from event_router.cli.failures import WrongUsage
 from event_router.cli.options import Config, Form, Output, Stream, StreamsUrl
 from event_router.cli.output import note, print_json, printable
+from event_router.cli.streams import existing_streams, served_domains
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -116,10 +117,12 @@ async def _tail(
     from event_router.redis_io.entry_fields import decoded_fields
 
     settings = settings_from(config, url)
-    domain_of = _domains_of(settings, only, domains)
-    canonical = _types_of(settings, domain_of.values())
+    check_served(domains, settings)
     shown = 0
     async with connected(settings) as client:
+        named = None if only is None else await existing_streams(client, settings, only)
+        domain_of = _domains_of(settings, named, domains)
+        canonical = _types_of(settings, domain_of.values())
         async for stream, entry_id, flat in _entries(client, list(domain_of), position):
             fields = {_name(name): _value(value) for name, value in decoded_fields(flat).items()}
             written = fields.get("type")
@@ -177,12 +180,11 @@ async def _last_id(once: SentOnce, stream: str) -> str:
     return str(found[0][0].decode()) if found else "0-0"
 
 
-def _domains_of(settings: Settings, only: str | None, domains: list[str]) -> dict[str, str]:
-    """Return the domain of each stream that is read."""
-    check_served(domains, settings)
-    served = list(settings.domains or registry_of(settings).domains)
-    found = {stream: domain for domain in domains or served for stream in settings.streams(domain)}
-    return found if only is None else {only: found.get(only, "")}
+def _domains_of(settings: Settings, named: list[str] | None, domains: list[str]) -> dict[str, str]:
+    """Return the domain of each stream that is read: those that are named, or those of the domains."""
+    chosen = domains or served_domains(settings)
+    found = {stream: domain for domain in chosen for stream in settings.streams(domain)}
+    return found if named is None else {stream: found.get(stream, "") for stream in named}
 
 
 def _types_of(settings: Settings, domains: Any) -> dict[tuple[str, Any], str]:
