@@ -9,6 +9,14 @@ from event_router.cli.failures import WrongUsage
 _ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?", re.ASCII)
 
 
+def is_entry_id(text: str) -> bool:
+    """Whether it is an id with both its numbers."""
+    try:
+        return entry_id_of(text, "") == text
+    except WrongUsage:
+        return False
+
+
 def entry_id_of(text: str, name: str) -> str:
     """Return an id with both its numbers; without the second one it is 0.
 

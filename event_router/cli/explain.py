@@ -8,11 +8,11 @@ import typer
 
 from event_router.cli.connecting import complete, connected, settings_from
 from event_router.cli.durations import spoken
-from event_router.cli.entry_ids import entry_id_of
+from event_router.cli.entry_ids import entry_id_of, is_entry_id
 from event_router.cli.entry_types import described
 from event_router.cli.failures import Failed
 from event_router.cli.options import Config, Form, Output, StreamsUrl
-from event_router.cli.output import print_json, print_table
+from event_router.cli.output import note, print_json, print_table
 from event_router.cli.streams import existing_streams
 
 if TYPE_CHECKING:
@@ -52,7 +52,11 @@ async def _explain(only: str | None, entry_id: str, config: Config, url: str | N
     async with connected(settings) as client:
         streams = await existing_streams(client, settings, only)
         rows = [await _row(client, stream, entry_id, settings) for stream in streams]
-    if only is None:
+        if not any(map(_has_it, rows)) and (letters := await _letters(client, streams, entry_id)):
+            for letter in letters:
+                note(f"{entry_id} is the id of a dead letter; its entry is {letter.origin_id}")
+            rows = [await _row(client, letter.stream, letter.origin_id, settings) for letter in letters]
+    if len(rows) > 1:
         rows = _likely(rows)
         if not rows:
             raise Failed(f"there never was an entry {entry_id} in {', '.join(streams)}; name another stream")
@@ -66,8 +70,11 @@ async def _explain(only: str | None, entry_id: str, config: Config, url: str | N
 
 def _likely(rows: list[Row]) -> list[Row]:
     """Leave out streams that do not have it where others do, and such as never had it."""
-    has_it = [row for row in rows if row["in_stream"] or row["state"] in ("pending", "dead-lettered")]
-    return has_it or [row for row in rows if row["state"] != "never existed"]
+    return [row for row in rows if _has_it(row)] or [row for row in rows if row["state"] != "never existed"]
+
+
+def _has_it(row: Row) -> bool:
+    return bool(row["in_stream"]) or row["state"] in ("pending", "dead-lettered")
 
 
 async def _row(client: Redis, stream: str, entry_id: str, settings: Settings) -> Row:
@@ -128,6 +135,15 @@ async def _undelivered(found: Whereabouts, once: SentOnce) -> Row:
     }
 
 
+async def _letters(client: Redis, streams: list[str], letter_id: str) -> list[Letter]:
+    """Return the dead letters of these streams that have this id themselves, if their entries are known."""
+    from event_router.core.keys import dead_letter_stream
+    from event_router.redis_io.dead_letters import DeadLetters
+
+    found = [await DeadLetters(client).show(dead_letter_stream(stream), letter_id) for stream in streams]
+    return [letter for letter in found if letter is not None and is_entry_id(letter.origin_id)]
+
+
 async def _letter(client: Redis, found: Whereabouts) -> Letter | None:
     from event_router.core.entry_id import parse_id
     from event_router.core.keys import dead_letter_stream
@@ -150,9 +166,13 @@ def _moved(letter: Letter) -> str:
 
 
 def _gone(found: Whereabouts) -> str:
+    from event_router.core.entry_id import parse_id
+
     if found.state == "never existed":
         if found.last_id == "0-0":
             return "the stream has never had an entry"
+        if found.whole and parse_id(found.id) < parse_id(found.last_id):
+            return "never added: the stream has as many entries as were ever added, and this is none of them"
         return f"no entry of this id was ever added; the newest is {found.last_id}"
     if found.state == "deleted":
         return "not in the stream although older entries are: deleted by somebody (XDEL), or never added"
@@ -168,9 +188,11 @@ def _lines(row: Row) -> list[tuple[str, object]]:
     lines: list[tuple[str, object]] = []
     for name, value in row.items():
         if name == "dead_letter":
-            lines += [(f"dead letter {key}", part) for key, part in value.items() if key != "stream"]
+            parts = [(key.replace("_", " "), part) for key, part in value.items() if key != "stream"]
+            lines += [(f"dead letter {key}", part) for key, part in parts]
         elif name == "fields":
             lines += [(f"field {key}", part) for key, part in value]
         elif value is not None:
-            lines.append((name.replace("_", " "), value))
+            shown = ("no", "yes")[value] if isinstance(value, bool) else value
+            lines.append((name.replace("_", " "), shown))
     return lines

@@ -28,6 +28,7 @@ class Whereabouts:
         idle_ms: since it was last delivered, renewed or scheduled.
         consumer_idle_ms: since its consumer was last heard of; None where it is not known.
         deliveries: how often its handler was started.
+        whole: whether the stream has as many entries as were ever added.
     """
 
     stream: str
@@ -43,6 +44,7 @@ class Whereabouts:
     idle_ms: int = 0
     consumer_idle_ms: int | None = None
     deliveries: int = 0
+    whole: bool = False
 
     @property
     def in_stream(self) -> bool:
@@ -53,7 +55,7 @@ class Whereabouts:
 async def locate(caller: Caller, stream: str, group: str, entry_id: str) -> Whereabouts:
     """Return where an entry is. Raises what `Link.call` raises; RedisRefused where the key is no stream."""
     reply = await Script("locate", fragments=("fields",)).run(caller, (stream,), (group, entry_id))
-    now, length, last, first, fields, deleted, exists, delivered, held, consumer_idle = reply
+    now, length, last, first, fields, deleted, exists, delivered, held, consumer_idle, whole = reply
     last_id, delivered_id = last.decode(), delivered.decode()
     state = _state(
         parse_id(entry_id),
@@ -63,6 +65,7 @@ async def locate(caller: Caller, stream: str, group: str, entry_id: str) -> Wher
         first=parse_id(first.decode()) if length else None,
         last=parse_id(last_id),
         deleted=parse_id(deleted.decode()),
+        whole=bool(whole),
     )
     return Whereabouts(
         stream,
@@ -78,6 +81,7 @@ async def locate(caller: Caller, stream: str, group: str, entry_id: str) -> Wher
         idle_ms=held[1] if held else 0,
         consumer_idle_ms=consumer_idle if consumer_idle >= 0 else None,
         deliveries=held[2] if held else 0,
+        whole=bool(whole),
     )
 
 
@@ -90,12 +94,13 @@ def _state(
     first: tuple[int, int] | None,
     last: tuple[int, int],
     deleted: tuple[int, int],
+    whole: bool,
 ) -> State:
     if pending:
         return "pending" if there else "trimmed"
     if there:
         return "settled" if delivered is not None and entry <= delivered else "undelivered"
-    if entry > last or (first is not None and first < entry and deleted < entry):
+    if whole or entry > last or (first is not None and first < entry and deleted < entry):
         return "never existed"
     if first is not None and first < entry:
         return "deleted"

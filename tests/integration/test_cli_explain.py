@@ -105,7 +105,27 @@ def test_dead_letter(explain: Explain, explained: Callable[..., Called], redis_c
     assert row["dead_letter"]["reason"] == "poison"
     shown = explained(STREAM, ids[0]).out
     assert "\x1b" not in shown
+    assert ["in", "stream", "yes"] in [line.split() for line in shown.splitlines()]
+    assert "dead letter origin id " in shown
     assert f"`dlq show {FIRST_MS + 9000}-1` has it" in shown
+
+
+def test_the_id_of_a_letter_leads_to_its_entry(
+    explained: Callable[..., Called], redis_client: redis.Redis
+) -> None:
+    ids = fill(redis_client, 2)
+    deliver(redis_client, 2)
+    redis_client.xtrim(STREAM, maxlen=0)  # so that an entry of any id may have been there
+    own: Any = {"dlq_stream": STREAM, "dlq_id": ids[0], "dlq_reason": "poison", "dlq_error": "no"}
+    own |= {"dlq_deliveries": "5", "dlq_consumer": "a", "dlq_time": "2026-01-01T00:00:09.000Z"}
+    letter_id = f"{FIRST_MS + 9000}-0"
+    redis_client.xadd(f"dlq:{STREAM}", {"type": "login", **own}, id=letter_id)
+    for words in ([letter_id], [STREAM, letter_id], [f"dlq:{STREAM}", letter_id]):
+        called = explained(*words, "-o", "json")
+        assert called.code == 0
+        [row] = called.rows
+        assert (row["stream"], row["id"], row["state"]) == (STREAM, ids[0], "dead-lettered")
+        assert called.err == f"{letter_id} is the id of a dead letter; its entry is {ids[0]}\n"
 
 
 def test_trimmed(explain: Explain, redis_client: redis.Redis) -> None:
@@ -126,6 +146,9 @@ def test_what_was_never_there(explain: Explain, redis_client: redis.Redis) -> No
     deliver(redis_client, 2)
     assert explain(f"{FIRST_MS + 1}-0", code=1)["state"] == "never existed"
     assert "no entry of this id" in explain(f"{FIRST_MS + 60_000}-0", code=1)["explanation"]
+    before_all = explain("5-5", code=1)
+    assert before_all["state"] == "never existed"
+    assert "as many entries as were ever added" in before_all["explanation"]
     redis_client.xdel(STREAM, ids[1])
     assert explain(ids[1])["state"] == "deleted"
 

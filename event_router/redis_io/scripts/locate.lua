@@ -3,11 +3,12 @@
 --
 -- KEYS[1]: stream. ARGV: group, id.
 -- Reply: {server ms, length, last generated id, first id or '', fields or false, greatest deleted id,
---   1 if the group exists, last delivered id, {consumer, idle ms, deliveries} if it is pending, idle ms of that consumer or -1}
+--   1 if the group exists, last delivered id, {consumer, idle ms, deliveries} if it is pending, idle ms of that consumer
+--   or -1, 1 if the stream has as many entries as were ever added}
 local stream, group, id = KEYS[1], ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
-if redis.call('EXISTS', stream) == 0 then return { now, 0, '0-0', '', false, '0-0', 0, '0-0', {}, -1 } end
+if redis.call('EXISTS', stream) == 0 then return { now, 0, '0-0', '', false, '0-0', 0, '0-0', {}, -1, 1 } end
 local info = fields_of(redis.call('XINFO', 'STREAM', stream))
 local first = info['first-entry'] and info['first-entry'][1] or ''
 local found = redis.call('XRANGE', stream, id, id)[1]
@@ -27,4 +28,5 @@ for _, listed in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     end
 end
 return { now, info['length'], info['last-generated-id'], first, found and found[2] or false,
-    info['max-deleted-entry-id'] or '0-0', exists, delivered, pending, consumer_idle }
+    info['max-deleted-entry-id'] or '0-0', exists, delivered, pending, consumer_idle,
+    info['entries-added'] == info['length'] and 1 or 0 }
