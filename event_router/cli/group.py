@@ -129,8 +129,9 @@ def _refuse(outcome: str, detail: Any, stream: str, settings: Settings) -> None:
             f"the group has moved to {detail[0]} meanwhile, nothing changed: try again, or pause {stream}"
         )
     if outcome == "active":
+        several = "consumers are" if len(detail) > 1 else "consumer is"
         raise Failed(
-            f"{len(detail)} consumers of {settings.group} are active ({', '.join(detail[:3])}), nothing"
+            f"{len(detail)} {several} active in {settings.group} ({', '.join(detail[:3])}), nothing"
             f" changed: `event-router pause {stream} --reason reset --for 10m`, wait a few seconds and try"
             " again, or --force"
         )

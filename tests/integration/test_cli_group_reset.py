@@ -166,11 +166,11 @@ def test_refused_while_consumers_are_active(
     command = ("group", "reset", STREAM, "--to", "0", "--yes", "-o", "json")
     env = {"REDIS_STREAMS_URL": server.url}
     refused = refusal(call(*command, env=env), 1)
-    assert "1 consumers of event-router-group are active (consumer-a)" in refused
+    assert "1 consumer is active in event-router-group (consumer-a)" in refused
     assert "event-router pause events:auth" in refused
     assert group_of(redis_client)["last-delivered-id"] == behind
     call("pause", STREAM, "--reason", "reset", env=env)
-    assert "are active" in refusal(call(*command, env=env), 1)
+    assert "is active" in refusal(call(*command, env=env), 1)
     monkeypatch.setattr(group_command, "MARGIN_MS", 0)
     assert call(*command, env=env).code == 0
     assert call(*command, "--force", env=env).code == 0
