@@ -41,6 +41,10 @@ class RedisUnavailable(EventRouterError):
     """Redis cannot be reached or refuses for now; nothing is known of a write in flight. Try again."""
 
 
+class RedisDenied(RedisUnavailable):
+    """The user lacks a permission. It passes by an operator's hand."""
+
+
 class RedisRefused(EventRouterError):
     """Redis answered with an error that trying again will not mend."""
 

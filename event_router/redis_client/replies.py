@@ -10,7 +10,7 @@ import re
 
 from redis import exceptions
 
-from event_router.core.errors import EventRouterError, NoGroup, RedisRefused, RedisUnavailable
+from event_router.core.errors import EventRouterError, NoGroup, RedisDenied, RedisRefused, RedisUnavailable
 
 CONNECTION_LOST: tuple[type[BaseException], ...] = (
     exceptions.ConnectionError,
@@ -26,7 +26,6 @@ _PASSING_CLASSES = (
     exceptions.OutOfMemoryError,
     exceptions.MasterDownError,
     exceptions.TryAgainError,
-    exceptions.NoPermissionError,
     exceptions.AuthenticationWrongNumberOfArgsError,
 )
 _PASSING_CODES = (
@@ -39,15 +38,16 @@ _PASSING_CODES = (
     "OOM",
     "UNBLOCKED",
     "TRYAGAIN",
-    "NOPERM",
     "NOAUTH",
     "WRONGPASS",
-    "ACL failure in script",  # Valkey's NOPERM inside a script
-    "The user executing the script can't",  # Redis's
     "ERR max number of clients",
     "ERR MULTI is not allowed",
 )
-_DENIED = ("NOPERM", "ACL failure in script", "The user executing the script can't")
+_DENIED = (
+    "NOPERM",
+    "ACL failure in script",  # Valkey's NOPERM inside a script
+    "The user executing the script can't",  # Redis's
+)
 _NO_GROUP_KEY = re.compile(r"No such key '(.*?)' or consumer group")
 
 
@@ -58,11 +58,13 @@ class NoScript(EventRouterError):
 def translated(error: BaseException) -> EventRouterError:
     """Return the router's error for one raised by redis-py or the socket.
 
-    Refusals that pass by themselves or by an operator's hand (out of memory, read-only, a missing
-    permission, …) are `RedisUnavailable`: they are no event's fault and use up no attempt.
+    Refusals that pass by themselves or by an operator's hand (out of memory, read-only, …) are
+    `RedisUnavailable`, a missing permission `RedisDenied`: they are no event's fault and use up no attempt.
     """
     if isinstance(error, EventRouterError):
         return error
+    if isinstance(error, exceptions.NoPermissionError) or str(error).startswith(_DENIED):
+        return RedisDenied(_described(error))
     if isinstance(error, (*_PASSING_CLASSES, *CONNECTION_LOST)):
         return RedisUnavailable(_described(error))
     if isinstance(error, exceptions.NoScriptError):

@@ -87,7 +87,6 @@ class Claimer(Service):
             try:
                 if not self.own_taken.is_set():
                     await self.take_own()
-                    self._connectivity.answered("control")
                     self.own_taken.set()
                 await self.take_left()
                 self._read_lost.clear()
@@ -100,16 +99,16 @@ class Claimer(Service):
                 for stream in self._streams:
                     if self._takes(stream) and (full or await self._claims.due(stream, self._min_idle_ms)):
                         await self.sweep(stream)
-                        self._connectivity.answered("control")
             except RedisUnavailable as error:
                 self.read_lost()
-                await self._connectivity.failed("control", error)
+                await self._connectivity.failed("control", error, self.name)
                 continue
             except NoGroup as error:
                 await self._recreate(error.stream)  # the reader begins only after us, and may be waiting
                 continue
             except RedisRefused as error:
                 self._observer.refused("claiming", str(error))
+            self._connectivity.answered("control", self.name)
             self.rest()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(PROBE_INTERVAL_S, self._interval_s)):
@@ -124,6 +123,7 @@ class Claimer(Service):
             after = ""
             while True:
                 taken = await self._claims.take(stream, min_idle_ms=0, after=after, count=PAGE, own=True)
+                self._connectivity.answered("control", self.name)
                 await self._bring(stream, taken)
                 after = taken.last
                 if not after:
@@ -167,7 +167,7 @@ class Claimer(Service):
             taken = await self._claims.take(
                 stream, min_idle_ms=self._min_idle_ms, after=after, count=self._page()
             )
-            self._connectivity.answered("control")
+            self._connectivity.answered("control", self.name)
             count += await self._bring(stream, taken)
             after = taken.last
             if not after:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,20 +31,26 @@ class Clock:
 
 
 class Connectivity:
-    """Collects what each role (read, commit, state, control) experiences with Redis."""
+    """Collects what each role (read, commit, state, control) experiences with Redis.
+
+    Where several callers share a role, each gives its name. One that Redis still refuses (it may be full, or
+    lack a replica, and yet answer others) is away until its own call is answered.
+    """
 
     def __init__(self, clock: Clock, observer: Observer) -> None:
         self._clock = clock
         self._observer = observer
-        self._failures: dict[str, int] = {}
+        self._failures: dict[tuple[str, str], int] = {}
         self._since: float | None = None
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._turns: dict[str, asyncio.Lock] = {}
+        self._recoveries: Counter[str] = Counter()
         self.error = ""
         self.ended_at = clock.monotonic()
 
     def __repr__(self) -> str:
-        return f"<Connectivity down: {', '.join(self._failures)}>" if self._failures else "<Connectivity up>"
+        roles = dict.fromkeys(role for role, _ in self._failures)
+        return f"<Connectivity down: {', '.join(roles)}>" if roles else "<Connectivity up>"
 
     @property
     def clock(self) -> Clock:
@@ -52,14 +59,15 @@ class Connectivity:
 
     @property
     def up(self) -> bool:
-        """Whether every role's last call was answered."""
+        """Whether every caller's last call was answered."""
         return not self._failures
 
-    def answered(self, role: str) -> None:
-        """Note that a role's call was answered."""
-        if role not in self._failures:
+    def answered(self, role: str, caller: str = "") -> None:
+        """Note that a call was answered; others of the role that wait try again at once."""
+        if (role, caller) not in self._failures:
             return
-        del self._failures[role]
+        del self._failures[role, caller]
+        self._recoveries[role] += 1
         for waiting in self._waiting.pop(role, ()):
             _resolve(waiting)
         if not self._failures:
@@ -67,17 +75,18 @@ class Connectivity:
             began, self._since = self._since, None
             self._observer.outage_ended(self.ended_at - (began or self.ended_at))
 
-    async def failed(self, role: str, error: EventRouterError) -> None:
-        """Note that a role's call failed, and wait a growing, jittered time before it tries again."""
-        count = self._failures.get(role, 0)
+    async def failed(self, role: str, error: EventRouterError, caller: str = "") -> None:
+        """Note that a call failed, and wait a growing, jittered time before it is tried again."""
+        count = self._failures.get((role, caller), 0)
+        recoveries = self._recoveries[role]
         self.error = str(error)
         if self._since is None:
             self._since = self._clock.monotonic()
             self._observer.outage_began(role, self.error)
-        self._failures[role] = count + 1
+        self._failures[role, caller] = count + 1
         # One after the other, so that a role with several callers asks no more often than one.
         async with self._turns.setdefault(role, asyncio.Lock()):
-            if role in self._failures:
+            if recoveries == self._recoveries[role]:
                 pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(count, 10))
                 await self._pause(role, pause * (0.75 + 0.5 * self._clock.random()))
 

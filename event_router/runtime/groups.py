@@ -50,7 +50,7 @@ class GroupKeeper:
             if last is not None:
                 await asyncio.sleep(max(0.0, min(0.2, last + LEAST_INTERVAL_S - self._clock.monotonic())))
             created = await self._ensured(stream)
-            self._connectivity.answered("control")
+            self._connectivity.answered("control", "groups")
             if created is not None and (created.known or stream in self._seen):
                 held = sum(delivery.entry.stream == stream for delivery in self._in_flight)
                 self._observer.group_created(stream, created.start, created.entries + held, True)
@@ -62,7 +62,7 @@ class GroupKeeper:
             try:
                 return await self._groups.ensure(stream)
             except (RedisUnavailable, NoGroup) as error:
-                await self._connectivity.failed("control", error)
+                await self._connectivity.failed("control", error, "groups")
             except RedisRefused as error:
                 self._observer.refused(f"group on {stream}", str(error))
-                await self._connectivity.failed("control", error)
+                await self._connectivity.failed("control", error, "groups")

@@ -54,16 +54,23 @@ class Leases(Service):
         while True:
             self.rest()
             await asyncio.sleep(self._interval_s)
-            self.beat()
-            try:
-                if await self.renew():
-                    self._connectivity.answered("control")
-            except RedisUnavailable as error:
-                await self._connectivity.failed("control", error)
-            except NoGroup:
-                pass  # the reader creates it anew
-            except RedisRefused as error:
-                self._observer.refused("renewal of leases", str(error))
+            while not await self._answered():
+                pass  # at once when Redis is back: leases grew old meanwhile
+            self._connectivity.answered("control", self.name)
+
+    async def _answered(self) -> bool:
+        """Renew once; return whether Redis answered."""
+        self.beat()
+        try:
+            await self.renew()
+        except RedisUnavailable as error:
+            await self._connectivity.failed("control", error, self.name)
+            return False
+        except NoGroup:
+            pass  # the claimer creates it anew
+        except RedisRefused as error:
+            self._observer.refused("renewal of leases", str(error))
+        return True
 
     async def renew(self) -> int:
         """Renew every lease once; return how many there were."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from event_router.core.errors import NoGroup, OutcomeUnknown, RedisRefused, RedisUnavailable
+from event_router.core.errors import NoGroup, OutcomeUnknown, RedisDenied, RedisRefused, RedisUnavailable
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.observer import Observer
 from event_router.runtime.services import Service
@@ -13,7 +13,8 @@ from event_router.runtime.services import Service
 class Periodic(Service):
     """Does its work every `interval_s` seconds, with jitter, over the control connection.
 
-    Subclasses implement `run_once`, which must be safe to repeat: without a reply it is done again.
+    Subclasses implement `run_once`, which must be safe to repeat: without a reply it is done again. For want
+    of a permission it is reported, and nothing else waits for it.
     """
 
     interval_s = 1.0
@@ -29,14 +30,14 @@ class Periodic(Service):
             self.beat()
             try:
                 await self.run_once()
-                self._connectivity.answered("control")
+            except (RedisRefused, RedisDenied) as error:
+                self._observer.refused(self.name, str(error))
             except (RedisUnavailable, OutcomeUnknown) as error:
-                await self._connectivity.failed("control", error)
+                await self._connectivity.failed("control", error, self.name)
                 continue
             except NoGroup:
-                pass  # the reader creates it anew
-            except RedisRefused as error:
-                self._observer.refused(self.name, str(error))
+                pass  # the claimer creates it anew
+            self._connectivity.answered("control", self.name)
             self.rest()
             await asyncio.sleep(self.interval_s * (0.8 + 0.4 * self.clock.random()))
 

@@ -75,13 +75,14 @@ class Retries(Service):
             try:
                 await self.run_once()
             except RedisUnavailable as error:
-                await self._connectivity.failed("control", error)
+                await self._connectivity.failed("control", error, self.name)
                 continue
             except NoGroup as error:
                 await self._recreate(error.stream)  # the reader may have paused every domain
                 continue
             except RedisRefused as error:
                 self._observer.refused("retries", str(error))
+            self._connectivity.answered("control", self.name)
             self.rest()
             await self._sleep()
 
@@ -108,7 +109,6 @@ class Retries(Service):
             by_stream[key[0]][key] = decided
         for stream, several in by_stream.items():
             await self._claims.set(stream, [(key[1], *decided) for key, decided in several.items()])
-            self._connectivity.answered("control")
             for key, decided in several.items():
                 if leases.get(key) == decided:
                     del leases[key]
@@ -135,7 +135,6 @@ class Retries(Service):
             for several in unsent.values():
                 self._failures.put_back(several, self.clock.monotonic() + 1.0)
             raise
-        self._connectivity.answered("control")
         return started
 
     async def _probe(self, domain: str) -> None:

@@ -175,8 +175,8 @@ class Router:
                 await self._check()
                 break
             except RedisUnavailable as error:
-                await self._parts.connectivity.failed("control", error)
-        self._parts.connectivity.answered("control")
+                await self._parts.connectivity.failed("control", error, "start-up")
+        self._parts.connectivity.answered("control", "start-up")
         for stream in self._streams:
             await self._parts.groups.ensure(stream)
 

@@ -98,7 +98,7 @@ class Starts:
                 counts = await self._claims.count_start(stream, entries, again=again)
             except RedisUnavailable as error:
                 again = True
-                await self._connectivity.failed("control", error)
+                await self._connectivity.failed("control", error, "start")
             else:
-                self._connectivity.answered("control")
+                self._connectivity.answered("control", "start")
                 return counts

@@ -80,6 +80,7 @@ class Suspects(Service):
         """Work until cancelled."""
         while True:
             while not self.runnable:
+                self._connectivity.answered("control", self.name)
                 self.rest()
                 self._wake.clear()
                 await self._wake.wait()
@@ -87,7 +88,7 @@ class Suspects(Service):
             try:
                 await self.run_once()
             except RedisUnavailable as error:
-                await self._connectivity.failed("control", error)
+                await self._connectivity.failed("control", error, self.name)
             except RedisRefused as error:
                 self._observer.refused("suspects", str(error))
                 await asyncio.sleep(REFUSED_PAUSE_S)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from event_router.core.errors import RedisRefused, RedisUnavailable
+from event_router.core.errors import RedisDenied, RedisRefused, RedisUnavailable
 from event_router.runtime.connectivity import Connectivity
 from event_router.runtime.presence_expiry import AT_ONCE, PresenceExpiry
 from tests.unit.runtime_fakes import Reports, Time, until
@@ -58,6 +58,17 @@ async def test_outlasts_outages_and_refusals(monkeypatch: pytest.MonkeyPatch) ->
     await running.stop()
     assert [name for name, _ in reports.all] == ["outage_began", "outage_ended", "refused"]
     assert reports.of("refused") == [("presence", "it is a string")]
+
+
+async def test_a_missing_permission_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PresenceExpiry, "interval_s", 0)
+    away, denied = RedisUnavailable("it is away"), RedisDenied("NOPERM")
+    presence, reports = FakePresence(away, denied, denied, 5), Reports()
+    running = service(presence, reports)
+    running.start()
+    await until(lambda: len(presence.limits) > 3)
+    await running.stop()
+    assert [name for name, _ in reports.all] == ["outage_began", "refused", "outage_ended", "refused"]
 
 
 async def test_can_be_stopped_before_it_started_and_twice() -> None:

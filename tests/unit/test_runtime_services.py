@@ -172,6 +172,47 @@ class TestConnectivity:
         assert repr(connectivity) == "<Connectivity up>"
         assert connectivity.ended_at == time.now
 
+    async def test_what_one_caller_is_refused_goes_on_while_others_are_answered(self) -> None:
+        reports = Reports()
+        connectivity = Connectivity(Time().clock, reports)
+        for _ in range(3):
+            await connectivity.failed("control", AWAY, "one")
+            connectivity.answered("control", "other")
+            connectivity.answered("control")
+            assert repr(connectivity) == "<Connectivity down: control>"
+        connectivity.answered("control", "one")
+        assert connectivity.up
+        assert [name for name, _ in reports.all] == ["outage_began", "outage_ended"]
+
+    async def test_once_one_caller_is_answered_again_the_others_of_its_role_wait_no_longer(self) -> None:
+        connectivity = Connectivity(Clock(lambda: 0.0, lambda: 0, lambda: 1e6), Reports())
+        waiting = [
+            asyncio.create_task(connectivity.failed(role, AWAY, caller))
+            for role, caller in (("control", "one"), ("control", "other"), ("control", "third"), ("read", ""))
+        ]
+        await settled()
+        connectivity.answered("control", "fourth")
+        await settled()
+        assert not any(task.done() for task in waiting)
+        connectivity.answered("control", "other")
+        await settled()
+        assert [task.done() for task in waiting] == [True, True, True, False]
+        waiting[-1].cancel()
+
+    @pytest.mark.parametrize("name", ["claimer", "retries", "suspects", "leases"])
+    async def test_each_service_finds_that_an_outage_is_over_and_nothing_left_to_do(self, name: str) -> None:
+        async with Runtime(services=()) as runtime:
+            for method in ("take", "take_ids", "count_start", "set", "due", "own_ids"):
+                runtime.claims.errors[method] = [AWAY]
+            runtime.suspects.add([entry(1)])
+            runtime.failures.postpone(runtime.dispatcher.delivery(entry(2)), "no")
+            runtime.leases._interval_s = 0
+            getattr(runtime, name).start()
+            await until(lambda: runtime.reports.of("outage_began"))
+            runtime.leases._interval_s = 1_000
+            await settled(500)
+            assert runtime.connectivity.up
+
     async def test_the_next_outage_is_told_again(self) -> None:
         reports = Reports()
         connectivity = Connectivity(Time().clock, reports)
