@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from event_router.cli.failures import WrongUsage
-from event_router.core.errors import RedisRefused, RedisUnavailable
+from event_router.core.errors import OutcomeUnknown, RedisRefused, RedisUnavailable
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -65,8 +65,17 @@ async def connected(settings: Settings, *, operator: bool = False) -> AsyncItera
             problem = connection_problem(error, address)
         remedy = _needed_user(settings, operator=operator) if is_denied(problem) else ""
         raise kind(f"{address.redacted}: {problem}{remedy}") from error
+    except OutcomeUnknown as error:
+        if operator:
+            raise OutcomeUnknown(f"{address.redacted}: {error}") from error
+        raise RedisUnavailable(f"{address.redacted}: {reason_of(error)}") from error
     finally:
         await client.aclose(close_connection_pool=True)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why there was no reply, for where it matters to nobody whether a command was carried out."""
+    return str(error).removesuffix(": it may or may not have been carried out")
 
 
 def _needed_user(settings: Settings, *, operator: bool) -> str:

@@ -10,7 +10,14 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from event_router.cli.connecting import complete, connected, registry_of, settings_from, unknown_domain
+from event_router.cli.connecting import (
+    complete,
+    connected,
+    reason_of,
+    registry_of,
+    settings_from,
+    unknown_domain,
+)
 from event_router.cli.failures import Failed, WrongUsage
 from event_router.cli.options import Config, Form, Output, StreamsUrl
 from event_router.cli.output import note, print_json
@@ -108,16 +115,26 @@ async def _publish_file(name: str, config: Config, url: str | None, output: Outp
 
 async def _add(client: Redis, events: list[Prepared]) -> list[str]:
     """Add a batch in one round trip and return the ids; raises the first error there was."""
-    pipeline = client.pipeline(transaction=False)
-    for event in events:
-        pipeline.execute_command("XADD", event.stream, "*", *event.fields)
-    replies = await pipeline.execute(raise_on_error=False)
+    from event_router.core.errors import OutcomeUnknown
+    from event_router.redis_client.sent_once import SentOnce
+
+    replies = await SentOnce(client).many([("XADD", event.stream, "*", *event.fields) for event in events])
     failed = [reply for reply in replies if isinstance(reply, Exception)]
     if failed:
         if len(failed) < len(events):
             note(f"{len(events) - len(failed)} of the last {len(events)} events were published")
-        raise failed[0]
+        unknown = [reply for reply in failed if isinstance(reply, OutcomeUnknown)]
+        raise OutcomeUnknown(_perhaps(len(unknown), len(events), unknown[0])) if unknown else failed[0]
     return [reply.decode() for reply in replies]
+
+
+def _perhaps(unknown: int, count: int, error: Exception) -> str:
+    """Return what is to be said where no reply came for some of the events."""
+    those, they = ("the event", "it") if count == 1 else (f"{unknown} of {count} events", "they")
+    return (
+        f"{reason_of(error)}: {those} may have been published or not; with a field `id` {they} can be"
+        " published again and count once"
+    )
 
 
 def _print(events: list[Prepared], ids: list[str], output: Output) -> None:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from event_router.cli.connecting import check_served, complete, connected, moment, registry_of, settings_from
+from event_router.cli.connecting import (
+    check_served,
+    complete,
+    connected,
+    moment,
+    reason_of,
+    registry_of,
+    settings_from,
+)
 from event_router.cli.failures import WrongUsage
 from event_router.cli.options import Config, Form, Output, Stream, StreamsUrl
 from event_router.cli.output import note, print_json, printable
@@ -159,7 +167,7 @@ async def _entries(
             if not answered:
                 raise RedisUnavailable(str(error)) from error
             if not waiting:
-                note(f"waiting for Redis: {error}")
+                note(f"waiting for Redis: {reason_of(error)}")
             waiting = True
             await asyncio.sleep(PAUSE_S)
             continue

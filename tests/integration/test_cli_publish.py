@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import redis
 
+from tests.environment.proxy import Proxy
 from tests.environment.servers import Server
 from tests.integration.cli_calls import Called, call, entries, refusal
 
@@ -195,3 +196,30 @@ def test_on_a_terminal_a_bar_stands_for_the_ids(server: Server, lines: Callable[
     assert b"publishing" in seen
     assert b"events:auth" not in seen
     assert seen.strip().endswith(b"1500 events published")
+
+
+@pytest.mark.once
+def test_a_lost_reply_is_told_as_what_may_have_been_published(
+    server: Server, redis_client: redis.Redis, lines: Callable[..., str]
+) -> None:
+    login = {"domain": "auth", "type": "login", "user_id": "7"}
+    with Proxy(server.port) as proxy:
+        env = {"REDIS_STREAMS_URL": proxy.url}
+        proxy.drop_reply("XADD", times=2)
+        one = refusal(call("publish", "auth", "login", "user_id=7", env=env), 1)
+        several = call("publish", "--file", lines(*[login] * 3), env=env)
+    assert one.startswith(f"event-router: {proxy.url}: no reply to XADD (")
+    assert "the event may have been published or not; with a field `id` it can be published again" in one
+    assert several.code == 1
+    assert "3 of 3 events may have been published or not; with a field `id` they can" in several.err
+    assert len(entries(redis_client, "events:auth")) > 1
+
+
+@pytest.mark.once
+def test_a_reading_command_without_a_reply_names_the_server_alone(server: Server) -> None:
+    with Proxy(server.port) as proxy:
+        for command in ("EVALSHA", "EVAL"):
+            proxy.drop_reply(command)
+        lost = refusal(call("presence", env={"REDIS_STREAMS_URL": proxy.url}), 1)
+    assert lost.startswith(f"event-router: {proxy.url}: no reply to EVALSHA (")
+    assert "may or may not" not in lost
