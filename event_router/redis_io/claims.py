@@ -55,7 +55,15 @@ class Claims:
         self, stream: str, ids: Sequence[str], *, min_idle_ms: int, own: bool = False
     ) -> Taken:
         """Take over these entries where they are idle for long enough; `own` only this consumer's."""
-        return await self._taken(stream, min_idle_ms, "-", len(ids), own, ids)
+        entries: list[Entry] = []
+        trimmed: list[tuple[str, int]] = []
+        while ids:
+            page = await self._taken(stream, min_idle_ms, "-", len(ids), own, ids)
+            entries += page.entries
+            trimmed += page.trimmed
+            # A step also ends when its entries are large.
+            ids = ids[ids.index(page.last) + 1 :] if page.last else ()
+        return Taken(entries, trimmed, "")
 
     async def _taken(
         self, stream: str, min_idle_ms: int, start: str, count: int, own: bool, ids: Sequence[str] = ()

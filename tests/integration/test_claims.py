@@ -60,6 +60,17 @@ def idle_ms(client: redis.Redis, entry_id: str) -> int:
 
 
 class TestTake:
+    async def test_ids_are_taken_however_large_their_entries_are(
+        self, client: redis.Redis, claims_of: ClaimsOf
+    ) -> None:
+        ids = [f"{number}-0" for number in range(1, 8)]
+        for entry_id in ids[:6]:
+            client.xadd(STREAM, {"n": "x" * 3_000_000}, id=entry_id)
+        client.xreadgroup(GROUP, "me", {STREAM: ">"})
+        taken = await claims_of("me").take_ids(STREAM, ids, min_idle_ms=0, own=True)
+        assert [entry.id for entry in taken.entries] == ids[:6]
+        assert taken.last == ""
+
     async def test_takes_what_is_idle_for_long_enough_and_counts_nothing(
         self, client: redis.Redis, claims_of: ClaimsOf
     ) -> None:
