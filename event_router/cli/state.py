@@ -55,7 +55,9 @@ async def _get(
         found: Any = await client.type(name)
         kind = text(found)
         if kind == "none":
-            raise Failed(f"there is no {text(name)}")
+            job = settings.job_state_template.replace("{job_id}", entity[1])
+            hint = f"; a job's state is a key of its domain: --key {job}" if entity[0] == "job" else ""
+            raise Failed(f"there is no {text(name)}{hint}")
         if kind == "string":
             found = {b"value": await client.get(name)}
         elif kind == "hash":

@@ -6,7 +6,7 @@ import asyncio
 import re
 import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -131,11 +131,12 @@ async def _tail(
         named = None if only is None else await existing_streams(client, settings, only)
         domain_of = _domains_of(settings, named, domains)
         canonical = _types_of(settings, domain_of.values())
+        filters = _filters(choice, set(domain_of.values()), canonical)
         async for stream, entry_id, flat in _entries(client, list(domain_of), position):
             fields = {_name(name): _value(value) for name, value in decoded_fields(flat).items()}
-            written = fields.get("type")
-            event_type = canonical.get((domain_of[stream], written), written)
-            if not choice.passes(fields, event_type if isinstance(event_type, str) else ""):
+            domain, written = domain_of[stream], fields.get("type")
+            event_type = canonical.get((domain, written), written)
+            if not filters[domain].passes(fields, event_type if isinstance(event_type, str) else ""):
                 continue
             _show(stream, entry_id, fields, output)
             shown += 1
@@ -202,6 +203,20 @@ def _types_of(settings: Settings, domains: Any) -> dict[tuple[str, Any], str]:
         (domain, written): route.type
         for domain in set(domains) & set(registry.domains)
         for written, route in registry.names(domain).items()
+    }
+
+
+def _filters(
+    choice: Filter, domains: set[str], canonical: Mapping[tuple[str, Any], str]
+) -> dict[str, Filter]:
+    """Return the filter of each domain: a type may be given as it may be written, `auth:login`."""
+    written = {name for _, name in canonical}
+    for event_type in choice.types:
+        if written and event_type not in written:
+            note(f"no handler takes type {event_type!r}; entries with it are shown as they come")
+    return {
+        domain: replace(choice, types=tuple(canonical.get((domain, name), name) for name in choice.types))
+        for domain in domains
     }
 
 

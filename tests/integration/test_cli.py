@@ -48,6 +48,10 @@ def test_state_get_of_any_key(redis_bytes: redis.Redis, env: Mapping[str, str]) 
 
 def test_state_get_of_what_is_not_there(env: Mapping[str, str], server: Server) -> None:
     assert "there is no state:user:nobody" in refusal(call("state", "get", "user", "nobody", env=env), 1)
+    job = refusal(call("state", "get", "job", "7", env=env), 1)
+    assert job.endswith(
+        "there is no state:job:7; a job's state is a key of its domain: --key {domain}:state:7"
+    )
     assert "entity type" in refusal(call("state", "get", "a:b", "c", env=env), 2)
     for arguments in (["user"], [], ["user", "1", "--key", "x"], ["user", "--key", "x"]):
         assert "--key" in refusal(call("state", "get", *arguments, env=env), 2)

@@ -85,8 +85,17 @@ def test_filters(filled: redis.Redis, env: Mapping[str, str]) -> None:
         ("auth", "1767225600001-0"),
         ("chat", "1767225600002-0"),
     }
+    assert ids(*start, "--type", "auth:logout", env=env, limit=1) == [("auth", "1767225600000-1")]
     both = ids(*start, "--type", "logout", "--type", "progress", env=env, limit=2)
     assert set(both) == {("auth", "1767225600000-1"), ("chat", "1767225600000-0")}
+
+
+def test_a_type_that_no_handler_takes_is_told(redis_client: redis.Redis, env: Mapping[str, str]) -> None:
+    redis_client.xadd("events:auth", {"type": "lgin", "user_id": "1"})
+    words = ("tail", "--from", "0", "--limit", "1", "--type", "lgin", "--type", "login", "-o", "json")
+    called = call(*words, env=env)
+    assert [row["fields"]["type"] for row in called.rows] == ["lgin"]
+    assert called.err == "no handler takes type 'lgin'; entries with it are shown as they come\n"
 
 
 def test_reads_every_page(redis_client: redis.Redis, env: Mapping[str, str]) -> None:
