@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from redis.asyncio.connection import Connection, SSLConnection
 from redis.asyncio.connection import parse_url as parse_server_url
 
 _PASSWORD = re.compile(r"(?<=://)([^/@]*?):([^/]*)@")
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 _QUERY_PASSWORD = re.compile(r"([?&][^=&]*password=)[^&]*", re.IGNORECASE)
 
 
@@ -55,7 +57,8 @@ def parse_url(url: str) -> RedisAddress:
     scheme = urlsplit(url).scheme
     try:
         if scheme in ("redis", "rediss", "unix"):
-            options = dict(parse_server_url(url))
+            options: dict[str, Any] = dict(parse_server_url(url))
+            _check_options(url, options, options.get("connection_class", Connection))
             return RedisAddress(redact(url), options, tls=scheme == "rediss")
         if scheme in ("redis+sentinel", "rediss+sentinel"):
             return _parse_sentinel_url(url, tls=scheme.startswith("rediss"))
@@ -82,11 +85,28 @@ def _parse_sentinel_url(url: str, *, tls: bool) -> RedisAddress:
     options = dict(parse_server_url(f"{'rediss' if tls else 'redis'}://server/0?{parts.query}"))
     options.pop("host", None)
     options.pop("connection_class", None)
+    own = ("sentinel_username", "sentinel_password")
+    servers = {name: value for name, value in options.items() if name not in own}
+    _check_options(url, servers, SSLConnection if tls else Connection)
     options["db"] = _database(path[1], url) if len(path) == 2 else 0
     if credentials:
         username, _, password = credentials.partition(":")
         options |= {"username": unquote(username) or None, "password": unquote(password) or None}
     return RedisAddress(redact(url), options, sentinels, path[0], tls)
+
+
+def _check_options(url: str, options: Mapping[str, Any], connection_class: type) -> None:
+    """Raise InvalidURL for an option that redis-py would meet only when it connects."""
+    of_pools = ("connection_class", "max_connections")
+    try:
+        connection_class(**{name: value for name, value in options.items() if name not in of_pools})
+    except TypeError as error:
+        found = _UNEXPECTED.search(str(error))
+        if found is None:
+            raise
+        plain = found[1].startswith("ssl_") and not issubclass(connection_class, SSLConnection)
+        problem = "is for TLS: begin with rediss" if plain else "is none that redis-py knows"
+        raise InvalidURL(f"{redact(url)!r} is not a usable Redis URL: {found[1]!r} {problem}") from None
 
 
 def _host_and_port(text: str, url: str) -> tuple[str, int]:
