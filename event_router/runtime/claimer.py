@@ -97,8 +97,8 @@ class Claimer(Service):
                 if full:
                     next_sweep = now + self._interval_s
                 for stream in self._streams:
-                    if self._takes(stream) and (full or await self._claims.due(stream, self._min_idle_ms)):
-                        await self.sweep(stream)
+                    if self._takes(stream):
+                        await self._sweep_if_due(stream, full)
             except RedisUnavailable as error:
                 self.read_lost()
                 await self._connectivity.failed("control", error, self.name)
@@ -113,6 +113,13 @@ class Claimer(Service):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(PROBE_INTERVAL_S, self._interval_s)):
                     await self._read_lost.wait()
+
+    async def _sweep_if_due(self, stream: str, full: bool) -> None:
+        try:
+            if full or await self._claims.due(stream, self._min_idle_ms):
+                await self.sweep(stream)
+        except RedisRefused as error:  # it keeps no other stream back
+            self._observer.refused(f"claiming of {stream}", str(error))
 
     async def take_own(self) -> None:
         """Take what this consumer left pending before it was started anew."""

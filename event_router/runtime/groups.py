@@ -13,6 +13,7 @@ from event_router.runtime.ports import GroupCreation, GroupPort
 
 LEAST_INTERVAL_S = 1.0
 """A group that keeps disappearing is created at most once a second."""
+REFUSED_PAUSE_S = 0.2
 
 
 class GroupKeeper:
@@ -39,12 +40,29 @@ class GroupKeeper:
         self._last: dict[str, float] = {}
 
     async def recreate(self, _stream: str = "") -> None:
-        """Create the group wherever it is missing: what took one stream often took them all."""
+        """Create the group wherever it is missing: what took one stream often took them all.
+
+        What is refused (the key is no stream) is reported, and keeps no other stream back.
+        """
         for stream in self._streams:
-            await self.ensure(stream)
+            try:
+                await self._ensure(stream)
+            except RedisRefused as error:
+                self._connectivity.answered("control", "groups")
+                self._observer.refused(f"group on {stream}", str(error))
+                await asyncio.sleep(REFUSED_PAUSE_S)
 
     async def ensure(self, stream: str) -> None:
-        """Create the group of a stream if it is missing, however long Redis takes to answer."""
+        """Create the group of a stream if it is missing, however long Redis takes to answer, or refuses."""
+        while True:
+            try:
+                await self._ensure(stream)
+                return
+            except RedisRefused as error:
+                self._observer.refused(f"group on {stream}", str(error))
+                await self._connectivity.failed("control", error, "groups")
+
+    async def _ensure(self, stream: str) -> None:
         async with self._lock:
             last = self._last.get(stream)
             if last is not None:
@@ -62,7 +80,4 @@ class GroupKeeper:
             try:
                 return await self._groups.ensure(stream)
             except (RedisUnavailable, NoGroup) as error:
-                await self._connectivity.failed("control", error, "groups")
-            except RedisRefused as error:
-                self._observer.refused(f"group on {stream}", str(error))
                 await self._connectivity.failed("control", error, "groups")

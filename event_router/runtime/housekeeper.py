@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from event_router.core.errors import NoGroup, RedisRefused
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.observer import Observer
 from event_router.runtime.periodic import Periodic
@@ -48,13 +49,21 @@ class Housekeeper(Periodic):
         """Do everything once."""
         await self._refresh()
         for stream in self._streams:
-            while True:
-                trimmed = await self._groups.retain(stream, least=self._min_length)
-                if trimmed:
-                    self._observer.retained(stream, trimmed)
-                if trimmed < FULL_TRIM:
-                    break
-                self.beat()
-            removed = await self._groups.remove_dead(stream, idle_ms=self._dead_after_ms, keep=self._consumer)
-            if removed:
-                self._observer.consumers_removed(stream, removed)
+            try:
+                await self._tidy(stream)
+            except NoGroup:
+                pass  # the claimer creates it anew
+            except RedisRefused as error:
+                self._observer.refused(f"{self.name} of {stream}", str(error))
+
+    async def _tidy(self, stream: str) -> None:
+        while True:
+            trimmed = await self._groups.retain(stream, least=self._min_length)
+            if trimmed:
+                self._observer.retained(stream, trimmed)
+            if trimmed < FULL_TRIM:
+                break
+            self.beat()
+        removed = await self._groups.remove_dead(stream, idle_ms=self._dead_after_ms, keep=self._consumer)
+        if removed:
+            self._observer.consumers_removed(stream, removed)

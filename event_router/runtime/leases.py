@@ -66,10 +66,6 @@ class Leases(Service):
         except RedisUnavailable as error:
             await self._connectivity.failed("control", error, self.name)
             return False
-        except NoGroup:
-            pass  # the claimer creates it anew
-        except RedisRefused as error:
-            self._observer.refused("renewal of leases", str(error))
         return True
 
     async def renew(self) -> int:
@@ -80,7 +76,13 @@ class Leases(Service):
         for stream, entry_id in (*deliveries, *self._suspects.keys(), *held):
             by_stream[stream][entry_id] = None
         for stream, ids in by_stream.items():
-            counts = await self._claims.set(stream, [(entry_id, 0, None) for entry_id in ids])
+            try:
+                counts = await self._claims.set(stream, [(entry_id, 0, None) for entry_id in ids])
+            except NoGroup:
+                continue  # the claimer creates it anew
+            except RedisRefused as error:
+                self._observer.refused(f"renewal of leases of {stream}", str(error))
+                continue
             for entry_id, count in zip(ids, counts, strict=True):
                 if count == NOT_OURS:
                     delivery = deliveries.get((stream, entry_id))

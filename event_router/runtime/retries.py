@@ -20,6 +20,7 @@ from event_router.runtime.starts import Starts
 
 PROBE_INTERVAL_S = 2.0
 ONCE_AT_MOST = 200
+REFUSED_PAUSE_S = 1.0
 PAUSED_INTERVAL_S = 1.0
 """How often entries that are due are looked at while their stream is paused."""
 
@@ -108,7 +109,11 @@ class Retries(Service):
         for key, decided in leases.items():
             by_stream[key[0]][key] = decided
         for stream, several in by_stream.items():
-            await self._claims.set(stream, [(key[1], *decided) for key, decided in several.items()])
+            try:
+                await self._claims.set(stream, [(key[1], *decided) for key, decided in several.items()])
+            except RedisRefused as error:
+                self._observer.refused(f"retries of {stream}", str(error))
+                continue
             for key, decided in several.items():
                 if leases.get(key) == decided:
                     del leases[key]
@@ -123,19 +128,27 @@ class Retries(Service):
         unsent = dict(by_stream)
         try:
             for stream, several in by_stream.items():
-                ids = [item.key[1] for item in several]
-                taken = await self._claims.take_ids(stream, ids, min_idle_ms=0, own=True)
-                failures = {item.key: item.previous_failure for item in several}
-                self._starts.trimmed(stream, taken.trimmed)
-                entries = self._starts.convict(taken.entries)
-                if entries:
-                    started += await self._starts.start(stream, entries, failures=failures, probe=probe)
+                try:
+                    started += await self._start_of(stream, several, probe)
+                except RedisRefused as error:
+                    self._observer.refused(f"retries of {stream}", str(error))
+                    self._failures.put_back(several, self.clock.monotonic() + REFUSED_PAUSE_S)
                 del unsent[stream]
         except BaseException:
             for several in unsent.values():
                 self._failures.put_back(several, self.clock.monotonic() + 1.0)
             raise
         return started
+
+    async def _start_of(self, stream: str, items: list[Scheduled], probe: bool) -> int:
+        ids = [item.key[1] for item in items]
+        taken = await self._claims.take_ids(stream, ids, min_idle_ms=0, own=True)
+        failures = {item.key: item.previous_failure for item in items}
+        self._starts.trimmed(stream, taken.trimmed)
+        entries = self._starts.convict(taken.entries)
+        if not entries:
+            return 0
+        return await self._starts.start(stream, entries, failures=failures, probe=probe)
 
     async def _probe(self, domain: str) -> None:
         """Start one entry of the domain: in turn one that failed and one that is new."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from event_router.core.breaker import EntryKey
-from event_router.core.errors import EventRouterError, NoGroup, RedisUnavailable
+from event_router.core.errors import EventRouterError, NoGroup, RedisRefused, RedisUnavailable
 from event_router.runtime.claimer import Claimer
 from event_router.runtime.committer import Committer
 from event_router.runtime.connectivity import Clock, Connectivity
@@ -238,6 +238,7 @@ class Router:
             pass  # nothing of that stream is pending any more
         except RedisUnavailable:
             return False
+        complete = True
         waiting = set(parts.failures.scheduled())
         known = set(parts.suspects.keys()) | set(parts.failures.waiting())
         for stream in self._streams:
@@ -253,6 +254,9 @@ class Router:
                 await parts.group_port.leave(stream, self._consumer)
             except NoGroup:
                 continue
+            except RedisRefused as error:
+                self._observer.refused(f"hand-over of {stream}", str(error))
+                complete = False
             except RedisUnavailable:
                 return False
-        return True
+        return complete

@@ -16,7 +16,6 @@ from event_router.runtime.services import Service
 from event_router.runtime.starts import Starts
 
 TOGETHER = 16
-REFUSED_PAUSE_S = 1.0
 
 
 class Suspects(Service):
@@ -89,11 +88,6 @@ class Suspects(Service):
                 await self.run_once()
             except RedisUnavailable as error:
                 await self._connectivity.failed("control", error, self.name)
-            except RedisRefused as error:
-                self._observer.refused("suspects", str(error))
-                await asyncio.sleep(REFUSED_PAUSE_S)
-            except NoGroup:
-                self._queue.clear()  # the group is gone, and with it these deliveries
 
     async def run_once(self) -> None:
         """Run the next group and wait until each of it has left."""
@@ -103,11 +97,21 @@ class Suspects(Service):
             by_stream[entry.stream].append(entry)
         for stream, entries in by_stream.items():
             barrier = Barrier(len(entries))
-            await self._starts.start(stream, entries, barrier=barrier)
+            try:
+                await self._starts.start(stream, entries, barrier=barrier)
+            except (NoGroup, RedisRefused) as error:
+                if isinstance(error, RedisRefused):
+                    self._observer.refused(f"suspects of {stream}", str(error))
+                self._forget(stream)  # the group is gone, or no stream is there: a sweep finds what still is
+                continue
             for entry in entries:  # only now: until then it must be known who has them
                 self._queue.pop((entry.stream, entry.id), None)
             self.rest()  # as long as its handlers take; they have a timeout of their own
             await barrier.wait()
+
+    def _forget(self, stream: str) -> None:
+        for key in [key for key in self._queue if key[0] == stream]:
+            del self._queue[key]
 
     def _next_group(self) -> list[Entry]:
         waiting = [entry for entry in self._queue.values() if not self._paused(entry.stream)]
