@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from event_router.core.errors import RedisUnavailable
+from event_router.core.errors import RedisDenied
 from event_router.runtime.connectivity import Connectivity
 
 Place = tuple[str, str]
@@ -33,7 +33,7 @@ class DeniedReads:
     def __repr__(self) -> str:
         return f"<DeniedReads {len(self._open)} waiting>"
 
-    def settle(self, denied: list[Wanted], error: RedisUnavailable | None) -> None:
+    def settle(self, denied: list[Wanted], error: RedisDenied | None) -> None:
         """Take what was denied of a batch of reads that was answered, and the error of one of them."""
         if not self._open and error is None:
             return

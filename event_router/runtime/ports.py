@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from event_router.core.errors import InvalidState, RedisUnavailable
+from event_router.core.errors import InvalidState, RedisDenied
 from event_router.core.event import Entry
 from event_router.core.outcome import Answers, Settlement
 
@@ -39,10 +39,8 @@ class ReadPort(Protocol):
 class StateReadPort(Protocol):
     """Reads state fields."""
 
-    async def read(
-        self, places: Sequence[tuple[str, str]]
-    ) -> list[str | InvalidState | RedisUnavailable | None]:
-        """Return the value at each (key, field); RedisUnavailable in place of one that may not be read."""
+    async def read(self, places: Sequence[tuple[str, str]]) -> list[str | InvalidState | RedisDenied | None]:
+        """Return the value at each (key, field); RedisDenied in place of one that may not be read."""
 
 
 class TakenEntries(Protocol):

@@ -17,7 +17,7 @@ import msgspec
 
 from event_router.core.effects import Effects, Newest, UnitOfWork, is_canonical
 from event_router.core.entity import UNKNOWN
-from event_router.core.errors import InvalidState, RedisRefused, RedisUnavailable, StateError
+from event_router.core.errors import InvalidState, RedisDenied, RedisRefused, RedisUnavailable, StateError
 from event_router.core.values import check_names
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.denied_reads import DeniedReads, Place, Wanted
@@ -257,7 +257,7 @@ class Sequencer(Service):
                     future.set_exception(RedisRefused(str(error)))
             return
         denied: list[Wanted] = []
-        denial: RedisUnavailable | None = None
+        denial: RedisDenied | None = None
         for one, value in zip(wanted, values, strict=True):
             future = one[1]
             if future.done():
@@ -271,7 +271,7 @@ class Sequencer(Service):
                 denial = value
         self._denied.settle(denied, denial)
 
-    async def _values(self, places: list[Place]) -> list[str | InvalidState | RedisUnavailable | None]:
+    async def _values(self, places: list[Place]) -> list[str | InvalidState | RedisDenied | None]:
         """Read, however long Redis takes to answer."""
         while True:
             try:

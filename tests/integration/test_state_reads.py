@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 import redis
 
-from event_router.core.errors import EventRouterError, InvalidState, RedisUnavailable
+from event_router.core.errors import EventRouterError, InvalidState, RedisDenied, RedisUnavailable
 from event_router.redis_client.address import parse_url
 from event_router.redis_client.connections import Link
 from event_router.redis_io.state_reads import StateReads
@@ -58,7 +58,7 @@ async def test_a_key_that_is_forbidden_spares_the_others(reads: Reads, redis_cli
         redis_client.hset(key, "a", "v")
     limited = reads("resetkeys", "~state:user:2", "~state:user:3")
     places = [("state:user:2", "a"), ("state:user:1", "a"), ("state:user:3", "a"), ("state:user:2", "a")]
-    why = (RedisUnavailable, "NOPERM this user may not run HGET on state:user:1")
+    why = (RedisDenied, "NOPERM this user may not run HGET on state:user:1")
     assert told(await limited.read(places)) == ["v", why, None, "v"]
     redis_client.execute_command("ACL", "SETUSER", USER, "allkeys")
     assert told(await limited.read(places)) == ["v", "v", None, "v"]
@@ -69,7 +69,7 @@ async def test_a_command_that_is_missing_is_named(
     reads: Reads, redis_client: redis.Redis, rule: str, command: str
 ) -> None:
     redis_client.set("state:user:1", "v")
-    why = (RedisUnavailable, f"NOPERM this user may not run {command} on state:user:1")
+    why = (RedisDenied, f"NOPERM this user may not run {command} on state:user:1")
     assert told(await reads(rule).read([("state:user:1", "a")])) == [why]
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from event_router.core.effects import UnitOfWork
 from event_router.core.entry_id import parse_id
-from event_router.core.errors import EventRouterError, InvalidState, RedisUnavailable
+from event_router.core.errors import EventRouterError, InvalidState, RedisDenied, RedisUnavailable
 from event_router.core.event import Entry
 from event_router.core.outcome import Answer, Answers, DeadLetter, Settlement, Verdict
 from event_router.runtime.connectivity import Clock
@@ -154,15 +154,13 @@ class FakeState:
     """Hashes to read from; `errors` are raised by the next reads, `gate` holds them back."""
 
     def __init__(self) -> None:
-        self.values: dict[tuple[str, str], str | InvalidState | RedisUnavailable] = {}
+        self.values: dict[tuple[str, str], str | InvalidState | RedisDenied] = {}
         self.reads: list[list[tuple[str, str]]] = []
         self.errors: list[EventRouterError] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def read(
-        self, places: Sequence[tuple[str, str]]
-    ) -> list[str | InvalidState | RedisUnavailable | None]:
+    async def read(self, places: Sequence[tuple[str, str]]) -> list[str | InvalidState | RedisDenied | None]:
         self.reads.append(list(places))
         await self.gate.wait()
         if self.errors:

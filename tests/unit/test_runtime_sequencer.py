@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from event_router.core.errors import InvalidState, RedisRefused, RedisUnavailable, StateError
+from event_router.core.errors import InvalidState, RedisDenied, RedisRefused, StateError
 from event_router.runtime.connectivity import Connectivity
 from event_router.runtime.sequencer import Sequencer, Turn
 from tests.unit.runtime_fakes import AWAY, FakeState, Reports, Time, settled, until
 
 K, L = "state:bike:1", "state:bike:2"
-DENIED = RedisUnavailable("NOPERM this user may not HGET on state:bike:1")
+DENIED = RedisDenied("NOPERM this user may not HGET on state:bike:1")
 
 
 class Bench:
