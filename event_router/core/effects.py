@@ -6,7 +6,7 @@ byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NoReturn
 
 import msgspec
@@ -18,134 +18,168 @@ from event_router.core.values import check_names, encode_value
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 MAX_EMISSION_FIELDS = 1_000
 
-Reads = dict[str, dict[str, str | Literal[False]]]
-"""Key to field to what was read: text, or False where the field was absent."""
+LATEST, MAXIMUM, INCREMENT = 1, 2, 3
+"""What a change that is no plain text or number does, as the commit script numbers it."""
 
+Change = str | int | Literal[False] | tuple[Any, ...]
+"""What becomes of one field, as the commit script takes it:
+
+- text: it is set;
+- a number: it is added, of at most 15 digits, which a double holds exactly;
+- False: it is deleted;
+- (LATEST, version, text): it is set unless a greater version is stored;
+- (MAXIMUM, integer as text): it is raised to at least that;
+- (INCREMENT, integer as text): it is added, of more than 15 digits.
+"""
+
+_EXACT = 10**15
 _NOTHING: dict[str, Any] = {}
-"""Stands for every kind of effect that is not recorded; never written to."""
+"""Stands for no changes; never written to."""
 
 
 class HashEffects(msgspec.Struct, array_like=True, eq=False, gc=False):
-    """The effects on one hash. A field has at most one kind of effect; kinds that fold are folded.
+    """What one event read of a hash, and its effects on it. A field has one: those that fold are folded.
 
-    It is sent to the commit script as it is: the order of the attributes is that of the script, and
-    integers are decimal text.
+    It is sent to the commit script as it is: the order of the attributes is that of the script.
 
     Attributes:
-        sets: field to value.
-        latest: field to (version, value); the greatest version wins.
-        increments: field to amount.
-        maxima: field to the integer it shall at least have.
-        deletes: fields to delete.
+        reads: field to what was read, False where it was absent; False where nothing was read.
+        changes: field to what becomes of it.
         cleared: delete the whole hash before the rest is applied.
         ttl_ms: time to live from the commit on, in milliseconds.
+        versioned: there was a `set_latest` among the changes; not for the script.
     """
 
     key: str
-    # Most stay empty: what is in flight must fit the processor's cache (a quarter of the time, measured).
-    sets: dict[str, str]
-    latest: dict[str, tuple[str, str]]
-    increments: dict[str, str]
-    maxima: dict[str, str]
-    deletes: dict[str, bool]
+    reads: dict[str, str | Literal[False]] | Literal[False]
+    # Empty for most that are only read: what is in flight must fit the processor's cache (measured).
+    changes: dict[str, Change]
     cleared: bool = False
     ttl_ms: int | None = None
+    versioned: bool = False
 
     def __repr__(self) -> str:
-        parts = [
-            f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__[1:] if getattr(self, name)
-        ]
-        return f"<HashEffects {self.key} {' '.join(parts)}>"
+        shown = (name for name in self.__struct_fields__[1:-1] if getattr(self, name))
+        return f"<HashEffects {self.key} {' '.join(f'{name}={getattr(self, name)!r}' for name in shown)}>"
 
     def __bool__(self) -> bool:
         """Whether any effect is recorded."""
-        written = self.sets or self.deletes or self.increments or self.maxima or self.latest
-        return bool(written or self.cleared or self.ttl_ms is not None)
+        return bool(self.changes or self.cleared or self.ttl_ms is not None)
+
+    def increments(self) -> Iterator[tuple[str, int]]:
+        """Yield fields and what is added to them."""
+        for field, change in self.changes.items():
+            amount = added(change)
+            if amount is not None:
+                yield field, amount
 
     def set(self, field: str, value: object) -> None:
         """Set a field; it replaces an earlier set, delete or increment of this unit."""
-        if field in self.latest or field in self.maxima or (self.latest and self._is_version(field)):
-            self._refuse_mixture(field, "set")
-        if field in self.increments:
-            del self.increments[field]
-        if field in self.deletes:
-            del self.deletes[field]
         text = value if type(value) is str and value.isascii() else encode_value(value)
-        if self.sets is _NOTHING:
-            self.sets = {field: text}
-        else:
-            self.sets[field] = text
+        changes = self.changes
+        if changes is _NOTHING:
+            self.changes = {field: text}
+            return
+        before = changes.get(field)
+        if type(before) is tuple and before[0] != INCREMENT:
+            self._refuse_mixture(field, "set")
+        if self.versioned and self._is_version(field):
+            self._refuse_mixture(field, "set")
+        changes[field] = text
 
     def delete(self, field: str) -> None:
         """Delete a field, whatever this unit recorded for it before."""
         if type(field) is not str:
             check_names(field)
-        if self.latest and self._is_version(field):
+        if self.versioned and self._is_version(field):
             self._refuse_mixture(field, "delete")
-        for recorded in (self.sets, self.increments, self.maxima, self.latest):
-            if field in recorded:
-                del recorded[field]
-        if self.deletes is _NOTHING:
-            self.deletes = {}
-        self.deletes[field] = True
+        self._change(field, False)
 
     def increment(self, field: str, amount: int) -> None:
         """Add to a field. Raises StateError for what 64 bits cannot hold."""
         if type(field) is not str:
             check_names(field)
-        if field in self.latest or field in self.maxima or (self.latest and self._is_version(field)):
-            self._refuse_mixture(field, "increment")
-        if field in self.deletes:
-            self.set(field, "0")
-        if field in self.sets:
-            text = self.sets[field]
-            if not is_canonical(text):
-                raise StateError(f"{self.key} {field}: cannot increment {shortened(text)}")
-            self.sets[field] = str(_checked(self.key, field, int(text) + _checked(self.key, field, amount)))
-        elif self.increments is _NOTHING:
-            self.increments = {field: str(_checked(self.key, field, amount))}
+        if type(amount) is not int or not -_EXACT < amount < _EXACT:
+            amount = _checked(self.key, field, amount)
+        before = self.changes.get(field)
+        if before is None:
+            if self.versioned and self._is_version(field):
+                self._refuse_mixture(field, "increment")
+            self._change(field, _addition(amount))
+        elif before is False:
+            self._change(field, str(amount))
+        elif type(before) is str:
+            if not is_canonical(before):
+                raise StateError(f"{self.key} {field}: cannot increment {shortened(before)}")
+            self._change(field, str(_checked(self.key, field, int(before) + amount)))
         else:
-            sum_ = int(self.increments.get(field, "0")) + _checked(self.key, field, amount)
-            self.increments[field] = str(_checked(self.key, field, sum_))
+            so_far = added(before)
+            if so_far is None:
+                self._refuse_mixture(field, "increment")
+            self._change(field, _addition(_checked(self.key, field, so_far + amount)))
 
     def maximum(self, field: str, value: int) -> None:
         """Raise a field to at least this integer."""
-        if field in self.sets or field in self.deletes or field in self.increments or field in self.latest:
-            self._refuse_mixture(field, "maximum")
-        if self.latest and self._is_version(field):
+        before = self.changes.get(field)
+        known = type(before) is tuple and before[0] == MAXIMUM
+        if (before is not None and not known) or (self.versioned and self._is_version(field)):
             self._refuse_mixture(field, "maximum")
         least = _checked(self.key, field, value)
-        if self.maxima is _NOTHING:
-            self.maxima = {}
-        self.maxima[field] = str(max(least, int(self.maxima.get(field, least))))
+        if type(before) is tuple:
+            least = max(least, int(before[1]))
+        self._change(field, (MAXIMUM, str(least)))
 
     def set_latest(self, field: str, value: object, version: str) -> None:
         """Set a field unless a later version of it is stored; the version stands in `{field}:version`."""
-        if field in self.sets or field in self.deletes or field in self.increments or field in self.maxima:
-            self._refuse_mixture(field, "set_latest")
-        kept_in = f"{field}:version"
-        if kept_in in self.sets or kept_in in self.increments or kept_in in self.latest:
-            self._refuse_mixture(kept_in, "set_latest")
-        if kept_in in self.deletes or kept_in in self.maxima or (self.latest and self._is_version(field)):
-            self._refuse_mixture(kept_in, "set_latest")
         text = value if type(value) is str and value.isascii() else encode_value(value)
-        if self.latest is _NOTHING:
-            self.latest = {field: (version, text)}
-        else:
-            self.latest[field] = (version, text)
+        changes = self.changes
+        if changes is not _NOTHING:
+            before = changes.get(field)
+            if before is not None and not _is_latest(before):
+                self._refuse_mixture(field, "set_latest")
+            if f"{field}:version" in changes or (self.versioned and self._is_version(field)):
+                self._refuse_mixture(f"{field}:version", "set_latest")
+        self._change(field, (LATEST, version, text))
+        self.versioned = True
 
     def clear(self) -> None:
         """Delete the whole hash, and forget what this unit recorded for it before."""
-        self.sets = self.deletes = self.increments = self.maxima = self.latest = _NOTHING
+        self.changes = _NOTHING
         self.ttl_ms = None
         self.cleared = True
+        self.versioned = False
+
+    def _change(self, field: str, change: Change) -> None:
+        if self.changes is _NOTHING:
+            self.changes = {field: change}
+        else:
+            self.changes[field] = change
 
     def _is_version(self, field: str) -> bool:
         """Whether the field is where the version of one set by `set_latest` stands."""
-        return field.endswith(":version") and field[: -len(":version")] in self.latest
+        if not field.endswith(":version"):
+            return False
+        return _is_latest(self.changes.get(field[: -len(":version")]))
 
     def _refuse_mixture(self, field: str, effect: str) -> NoReturn:
         raise StateError(f"{self.key} {field}: {effect} contradicts another effect on the field")
+
+
+def added(change: Change) -> int | None:
+    """Return what a change adds to its field; None for a change that is no increment."""
+    if type(change) is int:
+        return change
+    if type(change) is tuple and change[0] == INCREMENT:
+        return int(change[1])
+    return None
+
+
+def _is_latest(change: Change | None) -> bool:
+    return type(change) is tuple and change[0] == LATEST
+
+
+def _addition(amount: int) -> Change:
+    return amount if -_EXACT < amount < _EXACT else (INCREMENT, str(amount))
 
 
 class Emission(msgspec.Struct, array_like=True, eq=False):
@@ -175,7 +209,7 @@ class Effects:
         """Return the effects on one hash, to be added to."""
         found = self.hashes.get(key)
         if found is None:
-            found = self.hashes[key] = HashEffects(key, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING)
+            found = self.hashes[key] = HashEffects(key, False, _NOTHING)
         return found
 
     def emit(self, stream: str, fields: Mapping[str, object], maxlen: int | None) -> None:
@@ -236,18 +270,20 @@ StatusChange = tuple[str, str | Literal[False], str, str]
 class UnitOfWork(Effects):
     """What one event's handler read, and the effects it recorded."""
 
-    __slots__ = ("presence", "reads")
+    __slots__ = ("presence",)
 
     def __init__(self) -> None:
         self.hashes = {}
         self.emissions = []
         self.branches = []
-        self.reads: Reads = {}
         self.presence: list[StatusChange] | None = None
 
     def read(self, key: str, field: str, value: str | None) -> None:
         """Note what the handler read, None where the field was absent; the first answer stands."""
-        self.reads.setdefault(key, {}).setdefault(field, False if value is None else value)
+        effects = self.hash(key)
+        if effects.reads is False:
+            effects.reads = {}
+        effects.reads.setdefault(field, False if value is None else value)
 
     def refuse_contradictions(self) -> None:
         """Refuse effects behind a condition that meet others of the unit on one field.
@@ -264,7 +300,8 @@ class UnitOfWork(Effects):
         while groups:
             group = groups.pop()
             for key, effects in group.hashes.items():
-                seen.setdefault(key, []).append(effects)
+                if effects:
+                    seen.setdefault(key, []).append(effects)
             if isinstance(group, Newest):
                 records[group.key] = group
             groups += group.branches
@@ -283,9 +320,10 @@ def _refuse_overlap(key: str, several: Iterable[HashEffects | Newest]) -> None:
         if isinstance(effects, Newest):
             own = {"version", *effects.record}
         else:
-            own = {*effects.sets, *effects.deletes, *effects.maxima, *effects.latest}
-            own |= {f"{field}:version" for field in effects.latest}
-            incremented |= effects.increments.keys()
+            added_to = {field for field, _ in effects.increments()}
+            own = effects.changes.keys() - added_to
+            own |= {f"{field}:version" for field in own if _is_latest(effects.changes[field])}
+            incremented |= added_to
         if (not isinstance(effects, Newest) and effects.cleared) or written & own:
             raise StateError(f"{key}: an effect behind a condition contradicts another one of the unit")
         written |= own

@@ -6,7 +6,7 @@ from typing import Any, Protocol, overload
 
 import msgspec
 
-from event_router.core.effects import Effects, HashEffects, UnitOfWork, is_canonical
+from event_router.core.effects import MAXIMUM, Effects, HashEffects, UnitOfWork, added, is_canonical
 from event_router.core.errors import InvalidState
 from event_router.core.values import ttl_in_ms
 
@@ -68,37 +68,42 @@ class Entity(msgspec.Struct, eq=False):
         context = self._context
         if fields:
             return tuple([await self._get(name) for name in (field, *fields)])
-        # The common case without a coroutine more: nothing recorded yet, and the value is known.
-        if self.key not in self._group.hashes:
-            reads = context._unit.reads
-            if self.key not in reads:
-                known = context._reader.known(self.key, field)
-                if known is not UNKNOWN:
-                    reads[self.key] = {field: False if known is None else known}
-                    return known
+        # The common case without a coroutine more: nothing read or recorded yet, and the value is known.
+        if self.key not in self._group.hashes and self.key not in context._unit.hashes:
+            known = context._reader.known(self.key, field)
+            if known is not UNKNOWN:
+                context._unit.hash(self.key).reads = {field: False if known is None else known}
+                return known
         return await self._get(field)
 
     async def _get(self, field: str) -> str | None:
         effects = self._group.hashes.get(self.key)
         if effects is None:
             return await self._stored(field)
-        if field in effects.sets:
-            return effects.sets[field]
-        if field in effects.deletes:
+        change = effects.changes.get(field)
+        if type(change) is str:
+            return change
+        if change is False:
             return None
         value = None if effects.cleared else await self._stored(field)
-        if field in effects.increments:
-            return str(self._integer(field, value) + int(effects.increments[field]))
-        if field in effects.maxima:
-            least = int(effects.maxima[field])
+        if change is None:
+            return value
+        amount = added(change)
+        if amount is not None:
+            return str(self._integer(field, value) + amount)
+        if type(change) is tuple and change[0] == MAXIMUM:
+            least = int(change[1])
             return str(least if value is None else max(self._integer(field, value), least))
         return value
 
     async def _stored(self, field: str) -> str | None:
-        reads = self._context._unit.reads
-        if field not in reads.get(self.key, ()):
-            self._context._unit.read(self.key, field, await self._context._reader.read(self.key, field))
-        stored = reads[self.key][field]
+        effects = self._context._unit.hash(self.key)
+        if effects.reads is False or field not in effects.reads:
+            value = await self._context._reader.read(self.key, field)
+            if effects.reads is False:
+                effects.reads = {}
+            effects.reads.setdefault(field, False if value is None else value)
+        stored = effects.reads[field]
         return None if stored is False else stored
 
     def _integer(self, field: str, value: str | None) -> int:

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from event_router.core.effects import (
     INT64_MAX,
     INT64_MIN,
+    LATEST,
+    MAXIMUM,
     Effects,
     HashEffects,
     Newest,
     Once,
-    Reads,
     StatusChange,
+    UnitOfWork,
     is_canonical,
 )
 from event_router.core.errors import NoGroup
@@ -81,10 +83,10 @@ class StateModel:
         try:
             if isinstance(work, DeadLetter):
                 if settlement.decided_on is not None:
-                    validation.reads(settlement.decided_on.reads)
+                    validation.reads(settlement.decided_on)
                 validation.key(dead_letter_stream(settlement.stream), "stream")
             else:
-                validation.reads(work.reads)
+                validation.reads(work)
                 validation.effects(work)
         except _Refused as refused:
             return refused.answer if settlement.id in pending else Answer(Verdict.SETTLED)
@@ -123,33 +125,31 @@ class StateModel:
                 self._append(emission.stream, emission.fields)
 
     def _increment(self, effects: HashEffects) -> None:
-        for name, amount in effects.increments.items():
+        for name, amount in effects.increments():
             values = self._hash(effects.key)
-            values[name] = str(int(values.get(name, "0")) + int(amount))
+            values[name] = str(int(values.get(name, "0")) + amount)
 
     def _write(self, effects: HashEffects) -> None:
         key = effects.key
         if effects.cleared:
             self._remove(key)
-        if effects.sets:
-            self._hash(key).update(effects.sets)
-        for name, (version, value) in effects.latest.items():
-            values = self._hash(key)
-            stored = values.get(f"{name}:version")
-            if stored is None or newer(version, stored):
-                values.update({name: value, f"{name}:version": version})
-        for name, least in effects.maxima.items():
-            stored = None if effects.cleared else self.stored(key, name)
-            if stored is None or not is_canonical(stored) or int(stored) < int(least):
-                self._hash(key)[name] = least
-        if effects.cleared:
-            if effects.increments:
-                self._hash(key).update(effects.increments)
-        elif key in self.hashes:
-            for name in effects.deletes:
-                self.hashes[key].pop(name, None)
-            if not self.hashes[key]:
-                self._remove(key)
+            self._increment(effects)
+        for name, change in effects.changes.items():
+            match change:
+                case str():
+                    self._hash(key)[name] = change
+                case (kind, version, value) if kind == LATEST:
+                    stored = self.stored(key, f"{name}:version")
+                    if stored is None or newer(version, stored):
+                        self._hash(key).update({name: value, f"{name}:version": version})
+                case (kind, least) if kind == MAXIMUM:
+                    stored = self.stored(key, name)
+                    if stored is None or not is_canonical(stored) or int(stored) < int(least):
+                        self._hash(key)[name] = least
+                case False if not effects.cleared and key in self.hashes:
+                    self.hashes[key].pop(name, None)
+        if not self.hashes.get(key, True):
+            self._remove(key)
         if effects.ttl_ms is not None and key in self.hashes:
             self.ttl_ms[key] = effects.ttl_ms
 
@@ -196,14 +196,16 @@ class _Validation:
         if kind != use:
             raise _Refused(Verdict.INVALID, f"key '{_decoded(key)}' is a {kind}, not a {use}")
 
-    def reads(self, reads: Reads) -> None:
+    def reads(self, unit: UnitOfWork) -> None:
         """Refuse a unit whose reads are out of date."""
-        for key, fields in reads.items():
+        for key, effects in unit.hashes.items():
+            if not effects.reads:
+                continue
             try:
                 self.key(key, "hash")
             except _Refused:
                 raise _Refused(Verdict.CONFLICT) from None
-            for name, value in fields.items():
+            for name, value in effects.reads.items():
                 if self._model.stored(key, name) != (None if value is False else value):
                     raise _Refused(Verdict.CONFLICT)
 
@@ -224,10 +226,11 @@ class _Validation:
         self.key(key, "hash")
         if effects.cleared:
             return
-        for name in effects.maxima:
-            self._integer(key, name)
-        for name, amount in effects.increments.items():
-            sum_ = self._sums.get((key, name), 0) + int(amount)
+        for name, change in effects.changes.items():
+            if isinstance(change, tuple) and change[0] == MAXIMUM:
+                self._integer(key, name)
+        for name, amount in effects.increments():
+            sum_ = self._sums.get((key, name), 0) + amount
             if not INT64_MIN <= self._integer(key, name) + sum_ <= INT64_MAX:
                 raise _Refused(
                     Verdict.INVALID, f"field {_shown(name)} of key '{_decoded(key)}' would overflow 64 bits"

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from event_router.core.channels import PRESENCE
-from event_router.core.effects import Effects, Emission, HashEffects, Newest, Once, Reads
+from event_router.core.effects import Effects, Emission, HashEffects, Newest, Once, UnitOfWork
 from event_router.core.keys import KeyNames, checkpoint_key, dead_letter_stream, dedupe_key
 from event_router.core.outcome import Answer, Answers, DeadLetter, Settlement, Verdict
 from event_router.core.values import text_bytes
@@ -79,23 +79,22 @@ class Commits:
     def prepare(self, settlement: Settlement) -> Prepared:
         """Pack one entry's part. Raises StateError for effects that contradict each other."""
         stream, work = settlement.stream, settlement.work
-        branches: Sequence[Any] = ()
+        branches: Any = False
         rest: tuple[Any, ...] = ()
         if isinstance(work, DeadLetter):
-            reads = {} if settlement.decided_on is None else settlement.decided_on.reads
-            hashes: Sequence[Any] = ()
-            emissions: Sequence[Any] = (_letter(settlement, work),)
+            hashes: Sequence[Any] = () if settlement.decided_on is None else _only_read(settlement.decided_on)
+            emissions: Any = (_letter(settlement, work),)
             if settlement.unique_id is not None:
                 rest = (False, self._dedupe(stream, settlement.unique_id, sets_mark=False))
         else:
-            reads, hashes, emissions = work.reads, [*work.hashes.values()], work.emissions
+            hashes, emissions = [*work.hashes.values()], work.emissions or False
             if work.branches:
                 work.refuse_contradictions()
                 branches = [*map(_branch, work.branches)]
             if work.presence is not None or settlement.unique_id is not None:
                 rest = (work.presence or False, self._dedupe(stream, settlement.unique_id))
-        packed = _encoded((stream, settlement.id, reads, hashes, emissions, branches, *rest))
-        weight = 1 if len(packed) < ORDINARY_BYTES else _weight(work, reads, packed)
+        packed = _encoded((stream, settlement.id, hashes, emissions, branches, *rest))
+        weight = 1 if len(packed) < ORDINARY_BYTES else _weight(settlement, packed)
         return Prepared(stream, packed, weight, bool(rest and rest[0]))
 
     def _dedupe(self, stream: str, unique_id: str | None, *, sets_mark: bool = True) -> Any:
@@ -149,21 +148,25 @@ def _branch(branch: Once | Newest) -> tuple[Any, ...]:
     return (NEWEST, branch.key, branch.version, str(branch.ttl_ms), branch.record, *_effects(branch))
 
 
-def _effects(effects: Effects) -> tuple[list[Any], list[Emission], list[Any]]:
-    return [*effects.hashes.values()], effects.emissions, [*map(_branch, effects.branches)]
+def _effects(effects: Effects) -> tuple[Any, Any, Any]:
+    branches = [*map(_branch, effects.branches)]
+    return [*effects.hashes.values()], effects.emissions or False, branches or False
 
 
-def _weight(work: Effects | DeadLetter, reads: Reads, packed: bytes) -> int:
-    fields = sum(map(len, reads.values())) + (_fields(work) if isinstance(work, Effects) else 0)
+def _only_read(unit: UnitOfWork) -> list[Any]:
+    """Return what an event's handler read, without its effects."""
+    return [(effects.key, effects.reads, {}) for effects in unit.hashes.values() if effects.reads]
+
+
+def _weight(settlement: Settlement, packed: bytes) -> int:
+    unit = settlement.decided_on if isinstance(settlement.work, DeadLetter) else settlement.work
+    fields = 0 if unit is None else _fields(unit)
     return 1 + len(packed) // BYTES_OF_WEIGHT + fields // FIELDS_OF_WEIGHT
 
 
 def _fields(effects: Effects) -> int:
-    """Return how many fields the effects are about."""
-    fields = sum(
-        len(of.sets) + len(of.latest) + len(of.increments) + len(of.maxima) + len(of.deletes)
-        for of in effects.hashes.values()
-    )
+    """Return how many fields the effects, and what was read, are about."""
+    fields = sum(len(of.changes) + len(of.reads or ()) for of in effects.hashes.values())
     return fields + sum(map(_fields, effects.branches))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from event_router.core.effects import Effects, Newest, UnitOfWork, is_canonical
+from event_router.core.effects import Effects, Newest, UnitOfWork, added, is_canonical
 from event_router.core.entity import UNKNOWN
 from event_router.core.errors import InvalidState, RedisDenied, RedisRefused, RedisUnavailable, StateError
 from event_router.core.values import check_names
@@ -188,7 +188,8 @@ class Turn(msgspec.Struct, eq=False):
                 view.values = {}
                 view.recent = False
                 for turn in view.turns:
-                    if key in turn.unit.reads:
+                    own = turn.unit.hashes.get(key)
+                    if own is not None and own.reads:
                         turn.stale = True
             if view.changed is not None:
                 view.changed.set_result(None)
@@ -287,20 +288,21 @@ class Sequencer(Service):
 def _carry_over(unit: UnitOfWork, key: str, values: dict[str, str | None]) -> None:
     """Bring known values up to what the unit leaves; forget those only Redis can work out."""
     effects = unit.hashes.get(key)
-    if effects is not None:
-        sets = effects.sets
-        for field in values:  # only what was read once is worth following
-            if field in sets:
-                values[field] = sets[field]
-            elif effects.cleared or field in effects.deletes:
+    if effects is not None and effects:
+        for field in tuple(values):  # only what was read once is worth following
+            change = effects.changes.get(field)
+            if effects.cleared:
                 values[field] = None
-        for field, amount in effects.increments.items():
-            if field in values:
-                stored = values.pop(field) or "0"
-                if is_canonical(stored):
-                    values[field] = str(int(stored) + int(amount))
-        for field in (*effects.maxima, *effects.latest):
-            values.pop(field, None)
+            if type(change) is str:
+                values[field] = change
+            elif change is False:
+                values[field] = None
+            elif change is not None:
+                stored, amount = values.pop(field) or "0", added(change)
+                if amount is not None and is_canonical(stored):
+                    values[field] = str(int(stored) + amount)
+            elif effects.versioned and field.endswith(":version"):
+                del values[field]
     for branch in unit.branches:
         _forget_branch(branch, key, values)
 
@@ -332,12 +334,7 @@ def _is_small(values: dict[str, str | None]) -> bool:
 def _changes_blindly(unit: UnitOfWork, key: str, field: str) -> bool:
     effects = unit.hashes.get(key)
     if effects is not None and (
-        effects.cleared
-        or field in effects.increments
-        or field in effects.maxima
-        or field in effects.latest
-        or field in effects.sets
-        or field in effects.deletes
+        effects.cleared or field in effects.changes or (effects.versioned and field.endswith(":version"))
     ):
         return True
     return any(_branch_touches(branch, key) for branch in unit.branches)

@@ -112,7 +112,8 @@ class Case:
         if self.letter is not None:
             return Settlement(self.stream, self.entry_id, self.letter, read, self.unique_id)
         unit = unit_of(*self.unit)
-        unit.reads = read.reads
+        for key, effects in read.hashes.items():
+            unit.hash(key).reads = effects.reads
         if self.presence:
             unit.presence = [
                 (user, connection or False, status, str(now_ms - age_ms))

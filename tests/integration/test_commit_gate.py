@@ -168,11 +168,11 @@ class TestReads:
         bench.deliver(STREAM, "1-0")
         bench.client.hset("read", mapping={"a": "1", "b": "1"})
         unit = incrementing()
-        unit.read("read", "a", "1")
-        unit.read("read", "b", "1")
-        unit.reads["read"][field] = "2"
-        assert bench.send(of(unit)) == [CONFLICT]
-        unit.reads["read"][field] = "1"
+        stale = incrementing()
+        for name in ("a", "b"):
+            unit.read("read", name, "1")
+            stale.read("read", name, "2" if name == field else "1")
+        assert bench.send(of(stale)) == [CONFLICT]
         assert bench.send(of(unit)) == [COMMITTED]
 
     def test_absent_reads_are_checked_wherever_they_stand(self, bench: CommitBench) -> None:

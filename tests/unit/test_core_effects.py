@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from event_router.core.effects import Effects, HashEffects, Newest, Once, UnitOfWork, is_canonical
+from event_router.core.effects import (
+    INCREMENT,
+    MAXIMUM,
+    Effects,
+    HashEffects,
+    Newest,
+    Once,
+    UnitOfWork,
+    is_canonical,
+)
 from event_router.core.errors import StateError
 from event_router.core.values import encode_value, text_bytes, ttl_in_ms
 
@@ -100,17 +109,26 @@ def recorded(*records: Record) -> HashEffects:
 
 class TestFolding:
     def test_the_last_set_counts(self) -> None:
-        assert recorded(lambda e: e.set("f", 1), lambda e: e.set("f", 2)).sets == {"f": "2"}
+        assert recorded(lambda e: e.set("f", 1), lambda e: e.set("f", 2)).changes == {"f": "2"}
 
     def test_a_member_of_an_enum_is_its_number(self) -> None:
         effects = Effects().hash("k")
         effects.increment("n", Points.WIN)
         effects.maximum("m", Points.WIN)
-        assert (effects.increments, effects.maxima) == ({"n": "3"}, {"m": "3"})
+        assert effects.changes == {"n": 3, "m": (MAXIMUM, "3")}
 
     def test_increments_add_up(self) -> None:
         effects = recorded(lambda e: e.increment("f", 2), lambda e: e.increment("f", -5))
-        assert effects.increments == {"f": "-3"}
+        assert effects.changes == {"f": -3}
+
+    def test_increments_beyond_15_digits_are_text(self) -> None:
+        effects = recorded(
+            *(lambda e, n=n: e.increment("a", n) for n in (10**15 - 1, 1, -1, 1)),  # type: ignore[misc]
+            lambda e: e.increment("b", 2**63 - 1),
+            *(lambda e: e.increment("b", -(2**62)),) * 2,
+        )
+        assert effects.changes == {"a": (INCREMENT, "1000000000000000"), "b": -1}
+        assert dict(effects.increments()) == {"a": 10**15, "b": -1}
 
     def test_a_set_replaces_an_increment_and_a_delete(self) -> None:
         effects = recorded(
@@ -119,18 +137,18 @@ class TestFolding:
             lambda e: e.set("a", "x"),
             lambda e: e.set("b", "y"),
         )
-        assert (effects.sets, effects.increments, effects.deletes) == ({"a": "x", "b": "y"}, {}, {})
+        assert effects.changes == {"a": "x", "b": "y"}
 
     def test_an_increment_adds_to_what_was_set(self) -> None:
-        assert recorded(lambda e: e.set("f", 40), lambda e: e.increment("f", 2)).sets == {"f": "42"}
+        assert recorded(lambda e: e.set("f", 40), lambda e: e.increment("f", 2)).changes == {"f": "42"}
 
     def test_an_increment_after_a_delete_begins_at_0(self) -> None:
         effects = recorded(lambda e: e.delete("f"), lambda e: e.increment("f", 2))
-        assert (effects.sets, effects.deletes) == ({"f": "2"}, {})
+        assert effects.changes == {"f": "2"}
 
     def test_the_greatest_maximum_counts(self) -> None:
         effects = recorded(*(lambda e, n=n: e.maximum("f", n) for n in (3, 7, -1)))  # type: ignore[misc]
-        assert effects.maxima == {"f": "7"}
+        assert effects.changes == {"f": (MAXIMUM, "7")}
 
     @pytest.mark.parametrize(
         "other",
@@ -158,9 +176,7 @@ class TestFolding:
             lambda e: e.set_latest("d", 1, "1:1-1@s"),
             *(lambda e, f=f: e.delete(f) for f in "abcd"),  # type: ignore[misc]
         )
-        assert list(effects.deletes) == ["a", "b", "c", "d"]
-        for kind in (effects.sets, effects.increments, effects.maxima, effects.latest):
-            assert not kind
+        assert effects.changes == dict.fromkeys("abcd", False)
 
     def test_clearing_forgets_everything_and_what_comes_after_counts(self) -> None:
         effects = recorded(
@@ -171,12 +187,7 @@ class TestFolding:
             lambda e: e.increment("c", 2),
         )
         assert effects.cleared
-        assert (effects.sets, effects.deletes, effects.ttl_ms, effects.increments) == (
-            {},
-            {},
-            None,
-            {"c": "2"},
-        )
+        assert (effects.changes, effects.ttl_ms) == ({"c": 2}, None)
 
     def test_only_recorded_effects_count_as_any(self) -> None:
         assert not recorded()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from event_router.core.effects import Newest, Once, UnitOfWork
+from event_router.core.effects import LATEST, MAXIMUM, Newest, Once, UnitOfWork
 from event_router.core.errors import InvalidState, StateError
 from event_router.core.event import Event
 from event_router.core.keys import KeyNames
@@ -60,7 +60,7 @@ class TestReads:
             assert await state.entity("bike", "b1").get("b") is None
 
         asyncio.run(handle())
-        assert unit.reads == {"state:bike:b1": {"a": "1", "b": False}}
+        assert unit.hashes["state:bike:b1"].reads == {"a": "1", "b": False}
         assert stored.read_fields == [("state:bike:b1", "a"), ("state:bike:b1", "b")]
         assert set(stored.touched) == {"state:bike:b1"}
 
@@ -90,7 +90,8 @@ class TestReads:
             assert await bike.get("n", "m", "s") == ("4", "1", None)
 
         asyncio.run(handle())
-        assert ("state:bike:b1", "s") not in unit.reads, "what was set needs no read"
+        assert unit.hashes["state:bike:b1"].reads == {"n": "5", "new": False, "m": "5", "low": False}
+        assert ("state:bike:b1", "s") not in stored.read_fields, "what was set needs no read"
 
     def test_an_incremented_field_that_holds_no_integer(self) -> None:
         state, _ = transaction(Stored(n="007"))
@@ -116,12 +117,9 @@ class TestEffects:
         state.statistics("daily", date(2026, 1, 1)).increment("rides")
         state.emit("events:other", maxlen=5, a=1)
         effects = unit.hashes["state:bike:b:1"]
-        assert effects.sets == {"a": "1"}
-        assert effects.latest == {"b": (VERSION, "x")}
-        assert effects.maxima == {"c": "3"}
-        assert list(effects.deletes) == ["d"]
+        assert effects.changes == {"a": "1", "b": (LATEST, VERSION, "x"), "c": (MAXIMUM, "3"), "d": False}
         assert effects.ttl_ms == 1500
-        assert unit.hashes["stats:daily:2026-01-01"].increments == {"rides": "1"}
+        assert unit.hashes["stats:daily:2026-01-01"].changes == {"rides": 1}
         (emission,) = unit.emissions
         assert (emission.stream, emission.fields, emission.maxlen) == ("events:other", ["a", "1"], "5")
 

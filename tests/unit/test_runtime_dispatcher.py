@@ -88,7 +88,7 @@ class TestOutcomes:
             await until(lambda: not len(runtime.in_flight))
             work = runtime.commits.packed[0][0].work
             assert isinstance(work, UnitOfWork)
-            assert work.hashes["state:bike:b1"].increments == {"rides": "1"}
+            assert work.hashes["state:bike:b1"].changes == {"rides": 1}
 
     @pytest.mark.parametrize(
         ("bad", "reason", "said"),

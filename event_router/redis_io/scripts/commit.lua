@@ -3,14 +3,16 @@
 --
 -- ARGV[1]: msgpack array {group, checkpoint key, streams, presence, units}; all values are text.
 --   presence: false where no unit changes it, else {ttl, fan-out log, its maxlen, channel}
---   unit: {stream, entry id, reads, hashes, emissions, branches, changes, dedupe}
---   reads: key -> field -> value as it was read, false where it was absent
---   hashes: {key, sets, latest, increments, maxima, deletes, cleared, ttl or nil}, where sets are
---     field -> value, latest field -> {version, value}, increments and maxima field -> integer
+--   unit: {stream, entry id, hashes, emissions, branches, presence, dedupe}; false for an empty list from
+--     the emissions on
+--   hashes: {key, reads, changes, cleared, ttl or nil}
+--   reads: false, or field -> value as it was read, false where it was absent
+--   changes: field -> text that is set, number that is added (of at most 15 digits), false to delete it,
+--     {LATEST, version, text}, {MAXIMUM, integer} or {INCREMENT, integer} (of more digits)
 --   emissions: {stream, maxlen or false, names and values in turn}
 --   branches: {ONCE, mark, ttl, hashes, emissions, branches} or
 --     {NEWEST, key, version, ttl, record, hashes, emissions, branches}
---   changes of presence: {user, connection or false, status, time}, see presence.lua
+--   presence: {user, connection or false, status, time}, see presence.lua
 --   dedupe: false, or {mark, ttl or false}; where the mark stands the unit is settled without effects, else
 --     it sets the mark if there is a ttl
 -- Reply: one answer a unit: 1 committed, 0 settled before, 2 conflict, {3, reason} invalid,
@@ -19,10 +21,12 @@
 -- Settled beats conflict beats invalid and denied.
 -- NOGROUP ends the script with nothing written. Times to live are milliseconds.
 local ONCE, NEWEST = 1, 2
+local LATEST, MAXIMUM, INCREMENT = 1, 2, 3
 local COMMITTED, SETTLED, CONFLICT, INVALID, DENIED, BROKEN = 1, 0, 2, 3, 4, 5
 local MAX_ARGS = 6000 -- unpack fails at about 8,000 values
 
-local call, unpack, match, find, format = redis.call, unpack, string.match, string.find, string.format
+local call, unpack, pairs, next, type = redis.call, unpack, pairs, next, type
+local match, find, format = string.match, string.find, string.format
 
 -- What it took. In Valkey the time stands still within a script, and Redis below 7.4 has no `os`.
 local has_os, os_library = pcall(function() return os end)
@@ -266,11 +270,17 @@ local function note_hash(key, values)
     end
 end
 
-local function check_tallied(key, increments)
-    for field, amount in pairs(increments) do
+local function amount_of(change)
+    if type(change) == 'number' then return change end
+    return number(change[2])
+end
+
+local function check_tallied(key, changes, increments)
+    for i = 1, #increments do
+        local field = increments[i]
         local tally, stored = tally_of(key, field)
         if not tally then return no_integer(key, field, stored) end
-        local sum = plus(tally.sum, number(amount))
+        local sum = plus(tally.sum, amount_of(changes[field]))
         if not fits(plus(tally.base, sum)) then return overflow(key, field) end
         undo[#undo + 1] = { tally, tally.sum, tally.touched }
         tally.sum, tally.touched = sum, true
@@ -280,20 +290,21 @@ end
 -- A hash that is cleared first has no stored values that count.
 local function gather_cleared(h)
     local writes = { h[1] }
-    for field, value in pairs(h[2]) do
-        writes[#writes + 1] = field
-        writes[#writes + 1] = value
-    end
-    for field, latest in pairs(h[3]) do
-        writes[#writes + 1] = field
-        writes[#writes + 1] = latest[2]
-        writes[#writes + 1] = field .. ':version'
-        writes[#writes + 1] = latest[1]
-    end
-    for _, kind in ipairs({ h[4], h[5] }) do
-        for field, value in pairs(kind) do
+    for field, change in pairs(h[3]) do
+        local kind = type(change)
+        if kind == 'number' then change = text(change) end
+        if kind == 'table' then
+            if change[1] == LATEST then
+                writes[#writes + 1] = field .. ':version'
+                writes[#writes + 1] = change[2]
+                change = change[3]
+            else
+                change = change[2]
+            end
+        end
+        if kind ~= 'boolean' then
             writes[#writes + 1] = field
-            writes[#writes + 1] = value
+            writes[#writes + 1] = change
         end
     end
     h.writes = writes
@@ -301,8 +312,8 @@ end
 
 -- Reads everything the unit needs of one hash in one call. Increments beside other writes become a
 -- part of them; increments alone, and those of a unit with branches, go to the tallies.
-local function check_hash(h, reads, alone)
-    local key, latest, increments, maxima, cleared = h[1], h[3], h[4], h[5], h[7]
+local function check_hash(h, alone)
+    local key, reads, changes, cleared = h[1], h[2], h[3], h[4]
     local wanted, expected, n = {}, 0, 0
     if reads then
         for field in pairs(reads) do
@@ -312,21 +323,35 @@ local function check_hash(h, reads, alone)
         expected = n
     end
     local status, reason
-    local tallied = not cleared and not (alone and (n > 0 or next(latest) or next(h[2])))
+    local increments, deletes
     if not cleared then
-        for field in pairs(latest) do
-            n = n + 1
-            wanted[n] = field .. ':version'
-        end
-        for field in pairs(maxima) do
-            n = n + 1
-            wanted[n] = field
-        end
-        if not tallied then
-            for field in pairs(increments) do
+        local written = n > 0
+        for field, change in pairs(changes) do
+            local kind = type(change)
+            if kind == 'table' and change[1] ~= INCREMENT then
                 n = n + 1
-                wanted[n] = field
+                if change[1] == LATEST then
+                    wanted[n], written = field .. ':version', true
+                else
+                    wanted[n] = field
+                end
+            elseif kind == 'string' then
+                written = true
+            elseif kind == 'boolean' then
+                deletes = deletes or {}
+                deletes[#deletes + 1] = field
+            else
+                increments = increments or {}
+                increments[#increments + 1] = field
             end
+        end
+        h.increments, h.deletes = increments, deletes
+        if increments and alone and written then
+            h.tallied = false
+            for i = 1, #increments do wanted[n + i] = increments[i] end
+            n = n + #increments
+        elseif increments then
+            h.tallied = true
         end
     end
     local values
@@ -344,7 +369,7 @@ local function check_hash(h, reads, alone)
             note_hash(key, values)
         end
     end
-    if n == 0 and not next(increments) and not next(h[2]) and not cleared and not next(h[6]) and not h[8] then
+    if n == 0 and not next(changes) and not cleared and not h[5] then
         h.writes = { key } -- asked for, and not changed
         return
     end
@@ -352,55 +377,42 @@ local function check_hash(h, reads, alone)
     if status then return status, reason end
     if cleared then return gather_cleared(h) end
     local writes, w, i = { key }, 1, expected
-    for field, value in pairs(h[2]) do
-        writes[w + 1], writes[w + 2] = field, value
-        w = w + 2
-    end
-    for field, version_and_value in pairs(latest) do
-        i = i + 1
-        if not values[i] or newer_version(version_and_value[1], values[i]) then
-            writes[w + 1], writes[w + 2], writes[w + 3], writes[w + 4] = field, version_and_value[2], wanted[i], version_and_value[1]
-            w = w + 4
-        end
-    end
-    for field, least in pairs(maxima) do
-        i = i + 1
-        local stored = values[i]
-        if stored and not canonical(stored) then return no_integer(key, field, stored) end
-        if not stored or less(number(stored), number(least)) then
-            writes[w + 1], writes[w + 2] = field, least
+    for field, change in pairs(changes) do
+        local kind = type(change)
+        if kind == 'string' then
+            writes[w + 1], writes[w + 2] = field, change
             w = w + 2
+        elseif kind == 'table' and change[1] ~= INCREMENT then
+            i = i + 1
+            local stored = values[i]
+            if change[1] == LATEST then
+                if not stored or newer_version(change[2], stored) then
+                    writes[w + 1], writes[w + 2], writes[w + 3], writes[w + 4] = field, change[3], wanted[i], change[2]
+                    w = w + 4
+                end
+            else
+                if stored and not canonical(stored) then return no_integer(key, field, stored) end
+                if not stored or less(number(stored), number(change[2])) then
+                    writes[w + 1], writes[w + 2] = field, change[2]
+                    w = w + 2
+                end
+            end
         end
     end
-    if tallied then
-        status, reason = check_tallied(key, increments)
+    if h.tallied then
+        status, reason = check_tallied(key, changes, increments)
         if status then return status, reason end
-    else
-        for field, amount in pairs(increments) do
-            i = i + 1
-            local stored = values[i] or '0'
+    elseif increments then
+        for at = 1, #increments do
+            local field, stored = increments[at], values[i + at] or '0'
             if not canonical(stored) then return no_integer(key, field, stored) end
-            local sum = plus(number(stored), number(amount))
+            local sum = plus(number(stored), amount_of(changes[field]))
             if not fits(sum) then return overflow(key, field) end
             writes[w + 1], writes[w + 2] = field, text(sum)
             w = w + 2
         end
     end
     h.writes = writes
-end
-
-local function check_read(key, reads)
-    local what = denied('hash', key)
-    if what then return DENIED, what end
-    local wanted = {}
-    for field in pairs(reads) do wanted[#wanted + 1] = field end
-    local values = read_fields(key, wanted)
-    if values.err then return unreadable(key, values) end
-    for i = 1, #wanted do
-        if values[i] ~= reads[wanted[i]] then return CONFLICT end
-    end
-    note_hash(key, values)
-    if types[key] ~= 'hash' then claimed[key] = 'hash' end
 end
 
 local function check_emission(emission)
@@ -436,44 +448,42 @@ local function check_branch(branch)
     end
 end
 
-function check(hashes, emissions, branches)
+local function check_others(emissions, branches)
     local status, reason
-    for i = 1, #hashes do
-        status, reason = check_hash(hashes[i])
-        if status then return status, reason end
+    if emissions then
+        for i = 1, #emissions do
+            status, reason = check_emission(emissions[i])
+            if status then return status, reason end
+        end
     end
-    for i = 1, #emissions do
-        status, reason = check_emission(emissions[i])
-        if status then return status, reason end
-    end
-    for i = 1, #branches do
-        status, reason = check_branch(branches[i])
-        if status then return status, reason end
+    if branches then
+        for i = 1, #branches do
+            status, reason = check_branch(branches[i])
+            if status then return status, reason end
+        end
     end
 end
 
+function check(hashes, emissions, branches)
+    for i = 1, #hashes do
+        local status, reason = check_hash(hashes[i])
+        if status then return status, reason end
+    end
+    return check_others(emissions, branches)
+end
+
 -- Reads that changed matter more than whatever else is wrong: the handler decided on them.
-local function check_unit(unit)
-    local reads, hashes, emissions, branches = unit[3], unit[4], unit[5], unit[6]
-    local alone = #branches == 0
+local function check_unit(hashes, emissions, branches)
     local status, reason
     for i = 1, #hashes do
-        local key = hashes[i][1]
-        local read = reads[key]
-        if read or not status then
-            local found, why = check_hash(hashes[i], read, alone)
+        if hashes[i][2] or not status then
+            local found, why = check_hash(hashes[i], not branches)
             if found == CONFLICT then return CONFLICT end
             if not status then status, reason = found, why end
-            reads[key] = nil
         end
     end
-    for key, read in pairs(reads) do
-        local found, why = check_read(key, read)
-        if found == CONFLICT then return CONFLICT end
-        if not status then status, reason = found, why end
-    end
     if status then return status, reason end
-    return check({}, emissions, branches)
+    return check_others(emissions, branches)
 end
 
 -- Application: nothing here may fail.
@@ -494,9 +504,7 @@ local function set_fields(key, writes)
     types[key] = 'hash'
 end
 
-local function delete_fields(key, deletes)
-    local fields = {}
-    for field in pairs(deletes) do fields[#fields + 1] = field end
+local function delete_fields(key, fields)
     flush(key) -- what is still to be written may keep the key, and its time to live
     for i = 1, #fields, MAX_ARGS do
         call('HDEL', key, unpack(fields, i, math.min(#fields, i + MAX_ARGS - 1)))
@@ -506,17 +514,17 @@ end
 
 local function apply_hash(h)
     local key = h[1]
-    if h[7] then
+    if h[4] then
         flush(key)
         call('DEL', key)
         types[key] = 'none'
     end
     if #h.writes > 1 then set_fields(key, h.writes) end
-    if next(h[4]) then types[key] = 'hash' end -- perhaps written with the tallies
-    if not h[7] and next(h[6]) then delete_fields(key, h[6]) end
-    if h[8] then
+    if h.tallied then types[key] = 'hash' end -- written with the tallies
+    if h.deletes then delete_fields(key, h.deletes) end
+    if h[5] then
         flush(key)
-        call('PEXPIRE', key, h[8])
+        call('PEXPIRE', key, h[5])
     end
 end
 
@@ -549,8 +557,12 @@ end
 
 function apply(hashes, emissions, branches, id)
     for i = 1, #hashes do apply_hash(hashes[i]) end
-    for i = 1, #emissions do apply_emission(emissions[i]) end
-    for i = 1, #branches do apply_branch(branches[i], id) end
+    if emissions then
+        for i = 1, #emissions do apply_emission(emissions[i]) end
+    end
+    if branches then
+        for i = 1, #branches do apply_branch(branches[i], id) end
+    end
 end
 
 local acknowledged
@@ -579,7 +591,7 @@ local function refused(unit, status, reason)
 end
 
 local function process(unit)
-    local stream, id, changes, dedupe = unit[1], unit[2], unit[7], unit[8]
+    local stream, id, changes, dedupe = unit[1], unit[2], unit[6], unit[7]
     local status, reason
     if dedupe then
         local what = denied('mark', dedupe[1])
@@ -589,7 +601,7 @@ local function process(unit)
             return SETTLED
         end
     end
-    status, reason = check_unit(unit)
+    status, reason = check_unit(unit[3], unit[4], unit[5])
     if not status and changes and presence_impossible() then status, reason = DENIED, presence_reason end
     if status then return refused(unit, status, reason) end
     if call('XACK', stream, group, id) == 0 then
@@ -597,7 +609,7 @@ local function process(unit)
         return SETTLED
     end
     acknowledged = true
-    apply(unit[4], unit[5], unit[6], id)
+    apply(unit[3], unit[4], unit[5], id)
     if dedupe and dedupe[2] then call('SET', dedupe[1], id, 'PX', dedupe[2]) end
     if changes then
         for i = 1, #changes do presence_changes[#presence_changes + 1] = changes[i] end
@@ -647,7 +659,7 @@ end
 if #presence_changes > 0 then
     local ok, problem = pcall(change_presence)
     for i, unit in ipairs(units) do
-        if not ok and unit[7] and answers[i] == COMMITTED then
+        if not ok and unit[6] and answers[i] == COMMITTED then
             answers[i] = { BROKEN, type(problem) == 'table' and problem.err or tostring(problem) }
         end
     end
