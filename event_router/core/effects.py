@@ -66,6 +66,13 @@ class HashEffects(msgspec.Struct, array_like=True, eq=False, gc=False):
         """Whether any effect is recorded."""
         return bool(self.changes or self.cleared or self.ttl_ms is not None)
 
+    def note(self, field: str, value: str | None) -> str | None:
+        """Note what was read, None where the field was absent, and return it; the first answer stands."""
+        if self.reads is False:
+            self.reads = {}
+        stored = self.reads.setdefault(field, False if value is None else value)
+        return None if stored is False else stored
+
     def increments(self) -> Iterator[tuple[str, int]]:
         """Yield fields and what is added to them."""
         for field, change in self.changes.items():
@@ -157,9 +164,7 @@ class HashEffects(msgspec.Struct, array_like=True, eq=False, gc=False):
 
     def _is_version(self, field: str) -> bool:
         """Whether the field is where the version of one set by `set_latest` stands."""
-        if not field.endswith(":version"):
-            return False
-        return _is_latest(self.changes.get(field[: -len(":version")]))
+        return field[-8:] == ":version" and _is_latest(self.changes.get(field[:-8]))
 
     def _refuse_mixture(self, field: str, effect: str) -> NoReturn:
         raise StateError(f"{self.key} {field}: {effect} contradicts another effect on the field")
@@ -280,10 +285,7 @@ class UnitOfWork(Effects):
 
     def read(self, key: str, field: str, value: str | None) -> None:
         """Note what the handler read, None where the field was absent; the first answer stands."""
-        effects = self.hash(key)
-        if effects.reads is False:
-            effects.reads = {}
-        effects.reads.setdefault(field, False if value is None else value)
+        self.hash(key).note(field, value)
 
     def refuse_contradictions(self) -> None:
         """Refuse effects behind a condition that meet others of the unit on one field.

@@ -6,7 +6,7 @@ from typing import Any, Protocol, overload
 
 import msgspec
 
-from event_router.core.effects import MAXIMUM, Effects, HashEffects, UnitOfWork, added, is_canonical
+from event_router.core.effects import MAXIMUM, HashEffects, added, is_canonical
 from event_router.core.errors import InvalidState
 from event_router.core.values import ttl_in_ms
 
@@ -31,7 +31,6 @@ class StateReader(Protocol):
 class Context(Protocol):
     """The transaction an entity belongs to."""
 
-    _unit: UnitOfWork
     _reader: StateReader
 
     @property
@@ -43,7 +42,9 @@ class Entity(msgspec.Struct, eq=False):
     """One entity's hash. Reads are awaited; effects are recorded and applied at commit."""
 
     key: str
-    _group: Effects
+    _effects: HashEffects
+    _read: HashEffects
+    """Where reads are noted: with the unit's own effects, also for an entity behind a condition."""
     _context: Context
 
     def __repr__(self) -> str:
@@ -65,21 +66,19 @@ class Entity(msgspec.Struct, eq=False):
             InvalidState: the key is of another Redis type, or the unit incremented or raised the field and
                 it holds no integer; let it pass, the event is dead-lettered.
         """
-        context = self._context
         if fields:
             return tuple([await self._get(name) for name in (field, *fields)])
         # The common case without a coroutine more: nothing read or recorded yet, and the value is known.
-        if self.key not in self._group.hashes and self.key not in context._unit.hashes:
-            known = context._reader.known(self.key, field)
+        effects = self._effects
+        if effects is self._read and not (effects.reads or effects.changes or effects.cleared):
+            known = self._context._reader.known(self.key, field)
             if known is not UNKNOWN:
-                context._unit.hash(self.key).reads = {field: False if known is None else known}
+                effects.reads = {field: False if known is None else known}
                 return known
         return await self._get(field)
 
     async def _get(self, field: str) -> str | None:
-        effects = self._group.hashes.get(self.key)
-        if effects is None:
-            return await self._stored(field)
+        effects = self._effects
         change = effects.changes.get(field)
         if type(change) is str:
             return change
@@ -97,14 +96,11 @@ class Entity(msgspec.Struct, eq=False):
         return value
 
     async def _stored(self, field: str) -> str | None:
-        effects = self._context._unit.hash(self.key)
-        if effects.reads is False or field not in effects.reads:
-            value = await self._context._reader.read(self.key, field)
-            if effects.reads is False:
-                effects.reads = {}
-            effects.reads.setdefault(field, False if value is None else value)
-        stored = effects.reads[field]
-        return None if stored is False else stored
+        reads = self._read.reads
+        if reads and field in reads:
+            stored = reads[field]
+            return None if stored is False else stored
+        return self._read.note(field, await self._context._reader.read(self.key, field))
 
     def _integer(self, field: str, value: str | None) -> int:
         if value is not None and not is_canonical(value):
@@ -113,7 +109,7 @@ class Entity(msgspec.Struct, eq=False):
 
     def set(self, **values: object) -> None:
         """Set fields. Values: text, bytes, numbers, booleans, datetimes and dates."""
-        effects = self._group.hash(self.key)
+        effects = self._effects
         for field, value in values.items():
             effects.set(field, value)
 
@@ -122,29 +118,29 @@ class Entity(msgspec.Struct, eq=False):
 
         Equal times: the higher entry id wins, then the stream's name.
         """
-        effects, version = self._group.hash(self.key), self._context._version
+        effects, version = self._effects, self._context._version
         for field, value in values.items():
             effects.set_latest(field, value, version)
 
     def increment(self, field: str, amount: int = 1) -> None:
         """Add to an integer field (64-bit). Overflow at commit makes the event a dead letter."""
-        self._group.hash(self.key).increment(field, amount)
+        self._effects.increment(field, amount)
 
     def maximum(self, **values: int) -> None:
         """Raise integer fields to at least these values."""
         for field, value in values.items():
-            self._group.hash(self.key).maximum(field, value)
+            self._effects.maximum(field, value)
 
     def delete(self, *fields: str) -> None:
         """Delete these fields, or the whole entity when none is named."""
         if not fields:
-            self._group.hash(self.key).clear()
+            self._effects.clear()
         for field in fields:
-            self._group.hash(self.key).delete(field)
+            self._effects.delete(field)
 
     def expire(self, seconds: float) -> None:
         """Let the entity expire this long after the commit."""
-        self._group.hash(self.key).ttl_ms = ttl_in_ms(seconds, self.key)
+        self._effects.ttl_ms = ttl_in_ms(seconds, self.key)
 
 
 class Statistics(msgspec.Struct, eq=False):

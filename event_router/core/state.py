@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
@@ -32,7 +33,8 @@ class Branch:
 
     def entity(self, entity_type: str, entity_id: str) -> Entity:
         """Return an entity whose effects count only if the condition holds."""
-        return self._state._entity(self._effects, entity_type, entity_id)
+        own = self._state.entity(entity_type, entity_id)
+        return Entity(own.key, self._effects.hash(own.key), own._effects, self._state)
 
     def statistics(self, kind: str, name: object) -> Statistics:
         """Return counters that count only if the condition holds."""
@@ -119,7 +121,10 @@ class StateTransaction(msgspec.Struct, eq=False):
 
     def entity(self, entity_type: str, entity_id: str) -> Entity:
         """Return the entity kept in the hash `state:{entity_type}:{entity_id}`."""
-        return self._entity(self._unit, entity_type, entity_id)
+        key = self.names.entity(entity_type, entity_id)
+        self._reader.touch(key)
+        effects = self._unit.hash(key)
+        return Entity(key, effects, effects, self)
 
     def statistics(self, kind: str, name: object) -> Statistics:
         """Return the counters kept in `stats:{kind}:{name}`; a date names its day."""
@@ -134,7 +139,8 @@ class StateTransaction(msgspec.Struct, eq=False):
 
         def at(key: str) -> Entity:
             self._reader.touch(key)
-            return Entity(key, self._unit, self)
+            effects = self._unit.hash(key)
+            return Entity(key, effects, effects, self)
 
         return HumanInputState(
             job_id, event=self.event, names=self.names, at=at, publish=self.publish, emit=self.emit
@@ -153,13 +159,12 @@ class StateTransaction(msgspec.Struct, eq=False):
         """
         if status not in STATUSES:
             raise StateError(f"status {shortened(status)} is none of {', '.join(STATUSES)}")
-        names = (user_id, connection or "")
-        for name in names:
+        for name in (user_id, connection or ""):
             if not isinstance(name, str):
                 raise StateError(f"presence of {shortened(name)}: it is {type(name).__name__}, not text")
-        user, its = map(encode_value, names)
         unit = self._unit
-        change: StatusChange = (user, its or False, status, str(self.event.time_ms))
+        its: str | Literal[False] = encode_value(connection) if connection else False
+        change: StatusChange = (encode_value(user_id), its, status, str(self.event.time_ms))
         if unit.presence is None:
             unit.presence = [change]
         else:
@@ -189,11 +194,6 @@ class StateTransaction(msgspec.Struct, eq=False):
         time unless the message has one.
         """
         self._publish(self._unit, channel, message)
-
-    def _entity(self, effects: Effects, entity_type: str, entity_id: str) -> Entity:
-        key = self.names.entity(entity_type, entity_id)
-        self._reader.touch(key)
-        return Entity(key, effects, self)
 
     def _statistics(self, effects: Effects, kind: str, name: object) -> Statistics:
         key = self.names.statistics(kind, encode_value(name))

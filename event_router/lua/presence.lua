@@ -179,6 +179,13 @@ do
         return seen
     end
 
+    -- The time of a user's only change, where that has lapsed: all it tells of a user without a record.
+    local function lapsed_at(change, now_ms, ttl_ms)
+        if change.next or not RANK[change[3]] or not change[4] then return false end
+        local time = time_of(change, now_ms)
+        return time <= now_ms - ttl_ms and time
+    end
+
     -- Returns the users, and the first change of each, which leads to the next one.
     local function by_user(changes)
         local users, first, last = {}, {}, {}
@@ -201,8 +208,7 @@ do
         local records = looked_up('HMGET', RECORDS, users)
         local set, unset, present, absent, named, unnamed = {}, {}, {}, {}, {}, {}
         local due, settled, seen, changed, changed_users = {}, {}, {}, {}, {}
-        for i = 1, #users do
-            local user, stored = users[i], records[i]
+        local function look_again(user, stored)
             local announced = take(stored)
             local last_seen = merge(first[user], now_ms)
             local rank, _, present_at, decisive, latest = summed(now_ms, ttl_ms)
@@ -240,6 +246,16 @@ do
             if rank ~= announced then
                 changed[#changed + 1] = { user, STATUS[announced], STATUS[rank] }
                 changed_users[#changed_users + 1] = user
+            end
+        end
+        for i = 1, #users do
+            local user = users[i]
+            local past = not records[i] and lapsed_at(first[user], now_ms, ttl_ms)
+            if not past then
+                look_again(user, records[i])
+            elseif past > 0 then
+                seen[#seen + 1] = past
+                seen[#seen + 1] = user
             end
         end
         in_chunks(set, 2, 'HSET', RECORDS)

@@ -162,7 +162,7 @@ class TestConditions:
         assert (branch.mark, branch.ttl_ms) == ("event-router:mark:m", 60_000)
         assert set(branch.hashes) == {"state:bike:1", "stats:daily:x"}
         assert [emission.stream for emission in branch.emissions] == ["s", "outbox:bikes"]
-        assert not unit.hashes
+        assert not any(unit.hashes.values())
         assert not unit.emissions
 
 

@@ -162,7 +162,7 @@ end
 
 -- Increments are summed per field over the batch and written once: key -> field -> {base, sum}.
 
-local tallies, undo = {}, {}
+local tallies, undo, undone = {}, {}, 0
 
 local function write_tally(key, field, tally)
     local sum = tally.sum
@@ -282,7 +282,8 @@ local function check_tallied(key, changes, increments)
         if not tally then return no_integer(key, field, stored) end
         local sum = plus(tally.sum, amount_of(changes[field]))
         if not fits(plus(tally.base, sum)) then return overflow(key, field) end
-        undo[#undo + 1] = { tally, tally.sum, tally.touched }
+        undo[undone + 1], undo[undone + 2], undo[undone + 3] = tally, tally.sum, tally.touched
+        undone = undone + 3
         tally.sum, tally.touched = sum, true
     end
 end
@@ -307,15 +308,16 @@ local function gather_cleared(h)
             writes[#writes + 1] = change
         end
     end
-    h.writes = writes
+    if #writes > 1 then h.writes = writes end
 end
 
 -- Reads everything the unit needs of one hash in one call. Increments beside other writes become a
 -- part of them; increments alone, and those of a unit with branches, go to the tallies.
 local function check_hash(h, alone)
     local key, reads, changes, cleared = h[1], h[2], h[3], h[4]
-    local wanted, expected, n = {}, 0, 0
+    local wanted, expected, n = nil, 0, 0
     if reads then
+        wanted = {}
         for field in pairs(reads) do
             n = n + 1
             wanted[n] = field
@@ -324,12 +326,12 @@ local function check_hash(h, alone)
     end
     local status, reason
     local increments, deletes
+    local written = n > 0
     if not cleared then
-        local written = n > 0
         for field, change in pairs(changes) do
             local kind = type(change)
             if kind == 'table' and change[1] ~= INCREMENT then
-                n = n + 1
+                n, wanted = n + 1, wanted or {}
                 if change[1] == LATEST then
                     wanted[n], written = field .. ':version', true
                 else
@@ -345,9 +347,9 @@ local function check_hash(h, alone)
                 increments[#increments + 1] = field
             end
         end
-        h.increments, h.deletes = increments, deletes
+        if deletes then h.deletes = deletes end
         if increments and alone and written then
-            h.tallied = false
+            wanted = wanted or {}
             for i = 1, #increments do wanted[n + i] = increments[i] end
             n = n + #increments
         elseif increments then
@@ -369,13 +371,11 @@ local function check_hash(h, alone)
             note_hash(key, values)
         end
     end
-    if n == 0 and not next(changes) and not cleared and not h[5] then
-        h.writes = { key } -- asked for, and not changed
-        return
-    end
+    if n == 0 and not next(changes) and not cleared and not h[5] then return end -- asked for, and not changed
     status, reason = wrong_type('hash', key)
     if status then return status, reason end
     if cleared then return gather_cleared(h) end
+    if h.tallied and not written and n == expected then return check_tallied(key, changes, increments) end
     local writes, w, i = { key }, 1, expected
     for field, change in pairs(changes) do
         local kind = type(change)
@@ -412,7 +412,7 @@ local function check_hash(h, alone)
             w = w + 2
         end
     end
-    h.writes = writes
+    if w > 1 then h.writes = writes end
 end
 
 local function check_emission(emission)
@@ -519,7 +519,7 @@ local function apply_hash(h)
         call('DEL', key)
         types[key] = 'none'
     end
-    if #h.writes > 1 then set_fields(key, h.writes) end
+    if h.writes then set_fields(key, h.writes) end
     if h.tallied then types[key] = 'hash' end -- written with the tallies
     if h.deletes then delete_fields(key, h.deletes) end
     if h[5] then
@@ -578,8 +578,8 @@ local function presence_impossible()
 end
 
 local function take_back()
-    for i = #undo, 1, -1 do
-        undo[i][1].sum, undo[i][1].touched = undo[i][2], undo[i][3]
+    for i = undone - 2, 1, -3 do
+        undo[i].sum, undo[i].touched = undo[i + 1], undo[i + 2]
     end
 end
 
@@ -633,7 +633,7 @@ end
 
 local answers, settled = {}, {}
 for i, unit in ipairs(units) do
-    undo, acknowledged = {}, false
+    undone, acknowledged = 0, false
     if next(marks) then marks = {} end
     if next(versions) then versions = {} end
     if next(claimed) then claimed = {} end
