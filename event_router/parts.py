@@ -9,6 +9,7 @@ from event_router.core.decoding import Decoder
 from event_router.core.retry import RetryPolicy
 from event_router.handler_loading import load_handlers as load_handlers
 from event_router.runtime.claimer import Claimer
+from event_router.runtime.commit_queue import CommitQueue
 from event_router.runtime.committer import Committer
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.consumer import Consumer
@@ -27,6 +28,7 @@ from event_router.runtime.starts import Starts
 from event_router.runtime.suspects import Suspects
 from event_router.settings import Settings
 
+COMMITS_AT_ONCE = 2
 DEAD_AFTER_LEASES = 3
 """A consumer without pending entries is dead after this many claim idle times of silence."""
 
@@ -87,15 +89,19 @@ def connected_parts(
         random=clock.random,
     )
     sequencer = Sequencer(clock, ports.state, connectivity)
-    committer = Committer(
-        clock,
-        commits=ports.commits,
-        in_flight=in_flight,
-        connectivity=connectivity,
-        observer=observer,
-        recreate=groups.recreate,
-        postpone=lambda delivery, reason: failures.postpone(delivery, reason),
-        max_events=settings.commit_max_events,
+    queue = CommitQueue(settings.commit_max_events)
+    committers = tuple(
+        Committer(
+            clock,
+            commits=ports.commits,
+            queue=queue,
+            in_flight=in_flight,
+            connectivity=connectivity,
+            observer=observer,
+            recreate=groups.recreate,
+            postpone=lambda delivery, reason: failures.postpone(delivery, reason),
+        )
+        for _ in range(COMMITS_AT_ONCE)
     )
     dispatcher = Dispatcher(
         decoder=decoder,
@@ -103,7 +109,7 @@ def connected_parts(
         names=names,
         sequencer=sequencer,
         commits=ports.commits,
-        ready=committer.offer,
+        ready=queue.offer,
         in_flight=in_flight,
         policy=HandlingPolicy(settings.concurrency, settings.unknown_events == "ack", consumer),
         connectivity=connectivity,
@@ -119,7 +125,8 @@ def connected_parts(
         domains=domains,
     )
     dispatcher.failures = failures
-    committer.returns = dispatcher
+    for committer in committers:
+        committer.returns = dispatcher
     starts = Starts(
         claims=ports.claims,
         dispatcher=dispatcher,
@@ -191,7 +198,7 @@ def connected_parts(
         dispatcher=dispatcher,
         failures=failures,
         sequencer=sequencer,
-        committer=committer,
+        committers=committers,
         suspects=suspects,
         retries=retries,
         leases=Leases(

@@ -103,17 +103,19 @@ class _PrimaryPool(SentinelConnectionPool):
 
 
 class Link:
-    """One connection used by one role, one command at a time, in the order of the callers.
+    """One connection used by one role. Commands run in the order in which they were called.
 
-    A command whose reply did not come leaves nothing behind: the connection is dropped, so that no
-    later command can read its reply. Errors are translated once, here (see `replies`).
+    A command is sent at once, also while others before it wait for their replies. One whose reply did not
+    come leaves nothing behind: the connection is dropped, so that no later command can read its reply, and
+    with it the replies to those after it. Errors are translated once, here (see `replies`).
     """
 
     def __init__(self, address: RedisAddress, *, timeout_s: float, name: str) -> None:
         self._address = address
         self._pool = open_pool(address, timeout_s=timeout_s, name=name)
         self._connection: AbstractConnection | None = None
-        self._lock = asyncio.Lock()
+        self._sending = asyncio.Lock()
+        self._last: asyncio.Future[None] | None = None  # done once the last command called has its reply
         self.name = name
 
     def __repr__(self) -> str:
@@ -133,53 +135,50 @@ class Link:
             NoGroup: the stream or its consumer group does not exist.
             RedisRefused: any other error reply.
         """
-        async with self._lock:
-            return await self._call(command)
+        [reply] = await self.pipeline([command])
+        if isinstance(reply, Exception):
+            if isinstance(reply, RedisUnavailable):
+                # A demoted primary or one that loads its data: find the right one again.
+                await self._drop()
+            raise reply
+        return reply
 
     async def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send several commands at once; an error reply stands in the list as an exception."""
-        async with self._lock:
-            connection = await self._connected()
-            try:
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        connection = None
+        try:
+            async with self._sending:
+                connection = await self._connected()
+                before, self._last = self._last, mine
                 await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-                replies = []
-                for _ in commands:
-                    try:
-                        replies.append(await connection.read_response())
-                    except CONNECTION_LOST:
-                        raise
-                    except Exception as error:
-                        replies.append(translated(error))
-            except BaseException as error:
-                await self._drop()
-                if isinstance(error, CONNECTION_LOST):
-                    raise translated(error) from error
-                raise
+            if before is not None and not before.done():
+                await asyncio.shield(before)
+            if connection is not self._connection:
+                raise RedisUnavailable("the connection was lost before the reply came")
+            replies = []
+            for _ in commands:
+                try:
+                    replies.append(await connection.read_response())
+                except CONNECTION_LOST:
+                    raise
+                except Exception as error:
+                    replies.append(translated(error))
             return replies
+        except BaseException as error:
+            # Cancelled between request and reply, too: the reply must not answer the next command.
+            if connection is not None and connection is self._connection:
+                await self._drop()
+            if isinstance(error, CONNECTION_LOST):
+                raise translated(error) from error
+            raise
+        finally:
+            mine.set_result(None)
 
     async def close(self) -> None:
         """Close the connection. It opens again with the next call."""
         await self._drop()
         await self._pool.aclose()
-
-    async def _call(self, command: Sequence[Any]) -> Any:
-        connection = await self._connected()
-        try:
-            await connection.send_packed_command(connection.pack_command(*command), check_health=False)
-            return await connection.read_response()
-        except CONNECTION_LOST as error:
-            await self._drop()
-            raise translated(error) from error
-        except Exception as error:
-            problem = translated(error)
-            if isinstance(problem, RedisUnavailable):
-                # A demoted primary or one that loads its data: find the right one again.
-                await self._drop()
-            raise problem from error
-        except BaseException:
-            # Cancelled between request and reply: the reply must not answer the next command.
-            await self._drop()
-            raise
 
     async def _connected(self) -> AbstractConnection:
         if self._connection is None:

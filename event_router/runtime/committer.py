@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
 from event_router.core.outcome import Answer, Answers, Reason, Verdict
+from event_router.runtime.commit_queue import CommitQueue
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.delivery import Delivery, InFlight
 from event_router.runtime.observer import Observer
 from event_router.runtime.ports import CommitPort
 from event_router.runtime.services import Service
-
-ALONE_AFTER_CONFLICTS = 3
-BLOCKED_S = 0.008
-"""How long a commit should keep Redis from doing anything else; 10 ms is the most it may."""
-LEAST_EVENTS = 10
 
 
 class Returns(Protocol):
@@ -41,14 +35,14 @@ class _Sent:
 
 
 class Committer(Service):
-    """Takes everything that became ready while the last commit was under way. Its duties:
+    """Commits what became ready, one batch after the other. Its duties:
 
-    1. form a batch, as long as those before it say that Redis can take in less than 10 ms;
+    1. take a batch from the queue;
     2. send it until it is answered: the gate makes sending it again safe;
     3. carry out the answer for each entry.
 
-    Entries that conflicted three times are committed by themselves, right after they ran: only those
-    of one entity, of which each saw the effects of the one before, go together.
+    Two of them share the queue and the connection, on which commits are made in the order in which they
+    were sent: Redis works on one while this process carries out the answers to the other.
     """
 
     name = "commit"
@@ -63,7 +57,7 @@ class Committer(Service):
         observer: Observer,
         recreate: Callable[[str], Awaitable[None]],
         postpone: Callable[[Delivery, str], None],
-        max_events: int,
+        queue: CommitQueue,
     ) -> None:
         super().__init__(clock)
         self._commits = commits
@@ -72,43 +66,22 @@ class Committer(Service):
         self._observer = observer
         self._recreate = recreate
         self._postpone = postpone
-        self._max_events = self.limit = max_events
-        self._ready: deque[Delivery] = deque()
-        self._alone: deque[Delivery] = deque()
-        self._wake = asyncio.Event()
-        self._waits = False
+        self._queue = queue
         self.returns: Returns
-
-    def offer(self, delivery: Delivery) -> None:
-        """Take a delivery whose part of the commit is prepared."""
-        queue = self._alone if delivery.conflicts >= ALONE_AFTER_CONFLICTS else self._ready
-        queue.append(delivery)
-        if self._waits:
-            self._waits = False
-            self._wake.set()
 
     async def run(self) -> None:
         """Commit until cancelled."""
         while True:
-            while not self._ready and not self._alone:
+            batch = self._queue.take()
+            if not batch:
                 self.rest()
-                self._wake.clear()
-                self._waits = True
-                await self._wake.wait()
+                await self._queue.wait()
+                continue
             self.beat()
-            await self.commit(self._next_batch())
-
-    def _next_batch(self) -> list[Delivery]:
-        queue = self._alone or self._ready
-        batch: list[Delivery] = []
-        weight = 0
-        while queue and (not batch or weight + queue[0].prepared.weight <= self.limit):
-            if batch and queue is self._alone and not _meet(batch[0], queue[0]):
-                break
-            delivery = queue.popleft()
-            weight += delivery.prepared.weight
-            batch.append(delivery)
-        return batch
+            try:
+                await self.commit(batch)
+            finally:
+                self._queue.settled()
 
     async def commit(self, batch: list[Delivery], resent: bool = False) -> None:
         """Commit these deliveries and carry out the answers.
@@ -123,7 +96,7 @@ class Committer(Service):
         except RedisRefused as error:
             await self._isolate(batch, error, resent=sent.resent)
             return
-        self._adjust(sum(delivery.prepared.weight for delivery in batch), answers.blocked_s)
+        self._queue.adjust(sum(delivery.prepared.weight for delivery in batch), answers.blocked_s)
         resent = sent.resent
         committed: list[Delivery] = []
         denied = ""
@@ -132,7 +105,7 @@ class Committer(Service):
                 committed.append(delivery)
             elif answer.verdict is Verdict.DENIED:
                 denied = answer.reason
-                self.offer(delivery)
+                self._queue.offer(delivery)
             else:
                 self._carry_out(delivery, answer)
         trimmed: dict[str, list[str]] = {}
@@ -148,12 +121,6 @@ class Committer(Service):
             await self._connectivity.failed("commit", RedisUnavailable(_prevented(denied)))
         else:
             self._connectivity.answered("commit")
-
-    def _adjust(self, weight: int, blocked_s: float) -> None:
-        """Fit the limit of a batch to what this one cost: at once downwards, slowly upwards."""
-        if blocked_s > 0 and weight >= LEAST_EVENTS:
-            fitting = int(weight * BLOCKED_S / blocked_s)
-            self.limit = min(self._max_events, max(LEAST_EVENTS, min(fitting, self.limit + LEAST_EVENTS)))
 
     async def _send(self, packed: bytes, sent: _Sent) -> Answers:
         """Send until answered, and note whether an earlier answer may have been lost."""
@@ -213,10 +180,3 @@ class Committer(Service):
 def _prevented(what: str) -> str:
     """Say what keeps the commit from being made: a key of the router's own, or a missing permission."""
     return what if what.startswith("key ") else f"NOPERM this user may not {what}"
-
-
-def _meet(one: Delivery, other: Delivery) -> bool:
-    """Whether two deliveries work on a common entity."""
-    if one.turn is None or other.turn is None:
-        return False
-    return not one.turn.keys().isdisjoint(other.turn.keys())

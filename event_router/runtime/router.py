@@ -45,7 +45,7 @@ class Parts:
     dispatcher: Dispatcher
     failures: Failures
     sequencer: Sequencer
-    committer: Committer
+    committers: tuple[Committer, ...]
     suspects: Suspects
     retries: Retries
     leases: Leases
@@ -99,7 +99,7 @@ class Router:
         parts = self._parts
         return (
             parts.sequencer,
-            parts.committer,
+            *parts.committers,
             parts.suspects,
             parts.retries,
             parts.leases,

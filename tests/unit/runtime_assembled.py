@@ -17,6 +17,7 @@ from event_router.core.retry import RetryPolicy
 from event_router.core.state import StateTransaction
 from event_router.ops.tracing import NoTracing, Tracing
 from event_router.runtime.claimer import Claimer
+from event_router.runtime.commit_queue import CommitQueue
 from event_router.runtime.committer import Committer
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.consumer import Consumer
@@ -113,21 +114,26 @@ class Runtime:
         policy = RetryPolicy(max_deliveries, 1_000, 2, MIN_IDLE_MS, lambda: 1.0)
         self.groups = GroupKeeper(groups=self.group_port, clock=clock, streams=EVERY_STREAM, **shared)
         self.sequencer = Sequencer(clock, self.state, self.connectivity)
-        self.committer = Committer(
-            clock,
-            commits=self.commits,
-            recreate=self.groups.recreate,
-            postpone=lambda delivery, reason: self.failures.postpone(delivery, reason),
-            max_events=max_events,
-            **shared,
+        self.queue = CommitQueue(max_events)
+        self.committers = tuple(
+            Committer(
+                clock,
+                commits=self.commits,
+                queue=self.queue,
+                recreate=self.groups.recreate,
+                postpone=lambda delivery, reason: self.failures.postpone(delivery, reason),
+                **shared,
+            )
+            for _ in range(2)
         )
+        self.committer, self.second_committer = self.committers
         self.dispatcher = Dispatcher(
             decoder=Decoder(traced.registry(registry)),
             domains=DOMAIN_OF,
             names=KeyNames(),
             sequencer=self.sequencer,
             commits=self.commits,
-            ready=self.committer.offer,
+            ready=self.queue.offer,
             policy=HandlingPolicy(concurrency, acknowledge_unknown, ME),
             clock=clock,
             **shared,
@@ -141,7 +147,8 @@ class Runtime:
             domains=STREAMS,
         )
         self.dispatcher.failures = self.failures
-        self.committer.returns = self.dispatcher
+        for committer in self.committers:
+            committer.returns = self.dispatcher
         self.starts = Starts(claims=self.claims, dispatcher=self.dispatcher, policy=policy, **told)
         connected: dict[str, Any] = {"connectivity": self.connectivity}
         held: dict[str, Any] = {**connected, "claims": self.claims, "in_flight": self.in_flight}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from event_router.core.errors import NoGroup, RedisRefused
 from event_router.core.event import Event
 from event_router.core.outcome import Answer, DeadLetter, Verdict
 from event_router.core.state import StateTransaction
+from event_router.runtime.commit_queue import WORTH_A_SECOND
 from tests.unit.runtime_assembled import MIN_IDLE_MS, Runtime
 from tests.unit.runtime_fakes import AWAY, BIKES, Part, entry, entry_id, settled, until
 
+BOTH = ("committer", "second_committer")
 COMMITTED, SETTLED, CONFLICT = Verdict.COMMITTED, Verdict.SETTLED, Verdict.CONFLICT
 
 
@@ -76,6 +79,60 @@ class TestBatches:
             assert processed(runtime) == [entry_id(1)]
             assert runtime.in_flight.departures == 1
             assert not runtime.sequencer.views
+
+
+class TestTwoAtOnce:
+    async def test_much_that_is_ready_is_sent_before_the_last_batch_is_answered(self) -> None:
+        async with Runtime(services=(*BOTH, "sequencer")) as runtime:
+            runtime.commits.gate.clear()
+            runtime.accept(entry(0))
+            await until(lambda: runtime.commits.batches)
+            runtime.accept(*(entry(number, f"b{number}") for number in range(1, WORTH_A_SECOND)))
+            await settled(50)
+            assert len(runtime.commits.batches) == 1, "not yet worth a commit of its own"
+            runtime.accept(entry(WORTH_A_SECOND, "last"))
+            await until(lambda: len(runtime.commits.batches) == 2)
+            runtime.accept(*(entry(1_000 + number, f"c{number}") for number in range(WORTH_A_SECOND)))
+            await settled(50)
+            assert [len(batch) for batch in runtime.commits.batches] == [1, WORTH_A_SECOND]
+            runtime.commits.gate.set()
+            await until(lambda: not len(runtime.in_flight))
+            assert sorted(processed(runtime)) == sorted(chain.from_iterable(runtime.commits.batches))
+            assert len(processed(runtime)) == 1 + 2 * WORTH_A_SECOND
+
+    async def test_what_is_left_when_one_is_answered_need_not_wait_for_the_other(self) -> None:
+        async with Runtime(services=(*BOTH, "sequencer")) as runtime:
+            runtime.commits.gate.clear()
+            runtime.accept(entry(0))
+            await until(lambda: runtime.commits.batches)
+            runtime.accept(entry(1, "b1"))
+            runtime.commits.gate.set()
+            await until(lambda: not len(runtime.in_flight))
+            assert [len(batch) for batch in runtime.commits.batches] == [1, 1]
+
+    async def test_an_entry_committed_by_itself_does_not_wait(self) -> None:
+        async with Runtime(services=(*BOTH, "sequencer")) as runtime:
+            runtime.commits.steps = [[CONFLICT]] * 3
+            runtime.accept(entry(0))
+            await until(lambda: not len(runtime.in_flight))
+            runtime.commits.steps = [[CONFLICT]] * 3
+            held = len(runtime.commits.batches)
+            runtime.accept(entry(1, "b1"))
+            await until(lambda: len(runtime.commits.batches) == held + 4)
+            assert processed(runtime) == [entry_id(0), entry_id(1)]
+
+    async def test_both_send_again_what_was_not_answered(self) -> None:
+        async with Runtime(services=(*BOTH, "sequencer")) as runtime:
+            runtime.commits.gate.clear()
+            runtime.commits.steps = [AWAY, AWAY, AWAY]
+            runtime.accept(entry(0))
+            await until(lambda: runtime.commits.batches)
+            runtime.accept(*(entry(number, f"b{number}") for number in range(1, WORTH_A_SECOND + 1)))
+            await until(lambda: len(runtime.commits.batches) == 2)
+            runtime.commits.gate.set()
+            await until(lambda: not len(runtime.in_flight))
+            assert len(processed(runtime)) == 1 + WORTH_A_SECOND
+            assert len(runtime.reports.of("outage_began")) == len(runtime.reports.of("outage_ended")) == 1
 
 
 class TestResending:

@@ -1,0 +1,84 @@
+"""One connection, several callers: order, lost replies, cancelled callers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from event_router.core.errors import RedisRefused, RedisUnavailable
+from event_router.redis_client.address import parse_url
+from event_router.redis_client.connections import Link
+from tests.environment.proxy import Proxy
+from tests.environment.servers import Server
+
+WAIT = ("BLPOP", "nothing", "0.2")
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    with Proxy(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def link(proxy: Proxy) -> AsyncIterator[Link]:
+    link = Link(parse_url(proxy.url), timeout_s=5, name="event-router-test")
+    yield link
+    await link.close()
+
+
+async def together(link: Link, *commands: tuple[object, ...]) -> list[object]:
+    """Call the commands at once, in this order."""
+    return await asyncio.gather(*(link.call(*command) for command in commands), return_exceptions=True)
+
+
+async def test_each_caller_gets_its_own_reply(link: Link) -> None:
+    commands = [("ECHO", str(number)) for number in range(200)]
+    replies = await together(link, WAIT, *commands, ("NONSENSE",), ("ECHO", "last"))
+    assert replies[:-2] == [None, *(number.encode() for _, number in commands)]
+    assert isinstance(replies[-2], RedisRefused)
+    assert replies[-1] == b"last"
+
+
+async def test_commands_run_in_the_order_of_the_calls(link: Link) -> None:
+    await together(link, WAIT, *(("RPUSH", "order", number) for number in range(100)))
+    assert await link.call("LRANGE", "order", 0, -1) == [b"%d" % number for number in range(100)]
+
+
+async def test_a_command_is_sent_before_the_one_before_it_is_answered(link: Link, proxy: Proxy) -> None:
+    await link.call("PING")
+    proxy.drop_reply("BLPOP")
+    replies = await together(link, WAIT, ("SET", "sent", "1"))
+    assert all(isinstance(reply, RedisUnavailable) for reply in replies)
+    assert await link.call("GET", "sent") == b"1"
+
+
+async def test_a_lost_reply_gives_nobody_that_of_another(link: Link, proxy: Proxy) -> None:
+    await link.call("PING")
+    words = [str(number).encode() for number in range(20)]
+    for lost in (b"0", b"7", b"19"):
+        drop = proxy.drop_reply("ECHO", request=lost)
+        replies = await together(link, *(("ECHO", word) for word in words))
+        assert drop.dropped == 1
+        assert isinstance(replies[int(lost)], RedisUnavailable)
+        for reply, word in zip(replies, words, strict=True):
+            assert isinstance(reply, RedisUnavailable) or reply == word
+
+
+@pytest.mark.parametrize("cancelled", [0, 1, 2])
+async def test_a_caller_that_is_cancelled_leaves_no_reply_to_another(link: Link, cancelled: int) -> None:
+    await link.call("PING")
+    calls = [asyncio.create_task(link.call(*command)) for command in (WAIT, ("ECHO", "a"), ("ECHO", "b"))]
+    await asyncio.sleep(0)  # each has begun
+    while not calls[cancelled].done():  # redis-py swallows what arrives while it sends
+        calls[cancelled].cancel()
+        await asyncio.wait([calls[cancelled]], timeout=0.05)
+    others = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(others.pop(cancelled), asyncio.CancelledError)
+    expected = [None, b"a", b"b"]
+    del expected[cancelled]
+    for reply, own in zip(others, expected, strict=True):
+        assert isinstance(reply, RedisUnavailable) or reply == own
+    assert await together(link, ("ECHO", "c"), ("ECHO", "d")) == [b"c", b"d"]
