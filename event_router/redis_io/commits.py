@@ -1,7 +1,8 @@
 """The commit: effects and acknowledgement of a batch in one script call (`scripts/commit.lua`).
 
 Everything is text to the script: cmsgpack refuses msgpack's `bin`, drops trailing nils and loses
-digits above 2^53. Integers travel as decimals, absence as `false`, raw bytes as msgpack `str`.
+digits above 2^53. Integers travel as decimals, but for increments of at most 15 digits, absence as
+`false`, raw bytes as msgpack `str`.
 """
 
 from __future__ import annotations
