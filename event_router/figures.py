@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from event_router.core.errors import RedisRefused
 from event_router.ops.metrics import GroupFigures, RouterMetrics
 from event_router.redis_client.connections import Link
 from event_router.redis_io.groups import Groups
@@ -39,23 +40,30 @@ class Figures:
         self._streams = streams
 
     async def refresh(self) -> None:
-        """Do all of it once. Raises what `inspect` raises."""
+        """Do all of it once. Raises RedisUnavailable; what is no stream keeps no other back."""
         for stream in self._streams:
-            status = await inspect(self._link, stream, self._group)
-            self._metrics.groups[stream] = GroupFigures(
-                status.lag,
-                status.lag_seconds,
-                status.pending,
-                status.dead_letters,
-                length=status.length,
-                added=status.added,
-                consumers=status.consumers,
-                pending_of=status.pending_of,
-            )
-            self._metrics.clock_offset_ms = status.server_ms - self._clock.wall_ms()
-            if status.lag_is_wrong:
-                await self._groups.repair_lag(stream)
-            if status.trimmed_unread and (
-                uncounted := await self._groups.count_trimmed(stream, status.delivered, status.trimmed_unread)
-            ):
-                self._observer.unread_trimmed(stream, uncounted)
+            try:
+                await self._refresh(stream)
+            except RedisRefused as error:
+                self._metrics.groups.pop(stream, None)  # unknown
+                self._observer.refused(f"figures of {stream}", str(error))
+
+    async def _refresh(self, stream: str) -> None:
+        status = await inspect(self._link, stream, self._group)
+        self._metrics.groups[stream] = GroupFigures(
+            status.lag,
+            status.lag_seconds,
+            status.pending,
+            status.dead_letters,
+            length=status.length,
+            added=status.added,
+            consumers=status.consumers,
+            pending_of=status.pending_of,
+        )
+        self._metrics.clock_offset_ms = status.server_ms - self._clock.wall_ms()
+        if status.lag_is_wrong:
+            await self._groups.repair_lag(stream)
+        if status.trimmed_unread and (
+            uncounted := await self._groups.count_trimmed(stream, status.delivered, status.trimmed_unread)
+        ):
+            self._observer.unread_trimmed(stream, uncounted)

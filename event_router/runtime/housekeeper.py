@@ -47,7 +47,6 @@ class Housekeeper(Periodic):
 
     async def run_once(self) -> None:
         """Do everything once."""
-        await self._refresh()
         for stream in self._streams:
             try:
                 await self._tidy(stream)
@@ -55,6 +54,7 @@ class Housekeeper(Periodic):
                 pass  # the claimer creates it anew
             except RedisRefused as error:
                 self._observer.refused(f"{self.name} of {stream}", str(error))
+        await self._refresh()
 
     async def _tidy(self, stream: str) -> None:
         while True:

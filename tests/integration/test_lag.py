@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 import redis
 
+from event_router.figures import Figures
+from event_router.ops.metrics import RouterMetrics
 from event_router.redis_client.address import parse_url
 from event_router.redis_client.connections import Link
 from event_router.redis_io.groups import Groups
 from event_router.redis_io.lag import StreamStatus, inspect
+from event_router.runtime.connectivity import Clock
+from event_router.runtime.observer import Observer
 from tests.environment.servers import Server
 from tests.environment.streams import group_state
 
@@ -157,3 +161,21 @@ class TestSeconds:
         redis_client.xreadgroup(GROUP, "a", {"events:s": ">"})
         redis_client.xack("events:s", GROUP, entry_id)
         assert (await status(link, "events:s")).lag_seconds == 0.0
+
+
+async def test_a_stream_that_is_none_keeps_no_figures_of_another_back(
+    link: Link, client: redis.Redis
+) -> None:
+    clock, streams = Clock(lambda: 0.0, lambda: 0, lambda: 0.5), ("events:bad", STREAM)
+    metrics = RouterMetrics(clock=clock, group=GROUP, consumer="a", streams=streams, types={})
+    groups = Groups(link, GROUP)
+    figures = Figures(
+        clock, link=link, groups=groups, group=GROUP, metrics=metrics, observer=Observer(), streams=streams
+    )
+    await figures.refresh()
+    assert set(metrics.groups) == set(streams)
+    client.set("events:bad", "x")
+    client.xack(STREAM, GROUP, "9-0")
+    await figures.refresh()
+    assert set(metrics.groups) == {STREAM}
+    assert metrics.groups[STREAM].pending == 1

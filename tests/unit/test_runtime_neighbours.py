@@ -40,6 +40,10 @@ def _refused_on_bikes(method: Any) -> Any:
     return call
 
 
+async def _no_figures() -> None:
+    raise RedisRefused("WRONGTYPE")
+
+
 class Begun:
     """Notes whose handler begins; it fails if the event says so."""
 
@@ -61,10 +65,12 @@ async def test_missing_groups_of_others_are_made(monkeypatch: pytest.MonkeyPatch
         assert runtime.connectivity.up
 
 
-async def test_others_are_trimmed() -> None:
+async def test_others_are_trimmed_also_without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Bad(services=()) as runtime:
         runtime.group_port.trims = [7]
-        await runtime.housekeeper.run_once()
+        monkeypatch.setattr(runtime.housekeeper, "_refresh", _no_figures)
+        with pytest.raises(RedisRefused):
+            await runtime.housekeeper.run_once()
         assert runtime.reports.of("retained") == [(CARS, 7)]
 
 
