@@ -14,6 +14,7 @@ from event_router.runtime.committer import Committer
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.consumer import Consumer
 from event_router.runtime.delivery import InFlight
+from event_router.runtime.denied import Denied
 from event_router.runtime.dispatcher import Dispatcher, HandlingPolicy
 from event_router.runtime.failures import Failures
 from event_router.runtime.groups import GroupKeeper
@@ -28,7 +29,6 @@ from event_router.runtime.starts import Starts
 from event_router.runtime.suspects import Suspects
 from event_router.settings import Settings
 
-COMMITS_AT_ONCE = 2
 DEAD_AFTER_LEASES = 3
 """A consumer without pending entries is dead after this many claim idle times of silence."""
 
@@ -90,18 +90,21 @@ def connected_parts(
     )
     sequencer = Sequencer(clock, ports.state, connectivity)
     queue = CommitQueue(settings.commit_max_events)
+    denied = Denied(connectivity, "denied commits", queue.offer_again)
     committers = tuple(
         Committer(
             clock,
             commits=ports.commits,
             queue=queue,
+            denied=denied,
+            caller=caller,
             in_flight=in_flight,
             connectivity=connectivity,
             observer=observer,
             recreate=groups.recreate,
             postpone=lambda delivery, reason: failures.postpone(delivery, reason),
         )
-        for _ in range(COMMITS_AT_ONCE)
+        for caller in ("first", "second")
     )
     dispatcher = Dispatcher(
         decoder=decoder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 
 from event_router.runtime.delivery import Delivery
 
@@ -42,6 +43,11 @@ class CommitQueue:
         queue.append(delivery)
         if self._waiting and self._due():
             self._wake()
+
+    def offer_again(self, deliveries: Iterable[Delivery]) -> None:
+        """Take deliveries that were offered before, and denied."""
+        for delivery in deliveries:
+            self.offer(delivery)
 
     def take(self) -> list[Delivery]:
         """Take out the next batch, empty if none is due. `settled` must be called for it."""

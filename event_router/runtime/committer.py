@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
+from event_router.core.errors import NoGroup, RedisDenied, RedisRefused, RedisUnavailable
 from event_router.core.outcome import Answer, Answers, Reason, Verdict
 from event_router.runtime.commit_queue import CommitQueue
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.delivery import Delivery, InFlight
+from event_router.runtime.denied import Denied
 from event_router.runtime.observer import Observer
 from event_router.runtime.ports import CommitPort
 from event_router.runtime.services import Service
@@ -58,6 +59,8 @@ class Committer(Service):
         recreate: Callable[[str], Awaitable[None]],
         postpone: Callable[[Delivery, str], None],
         queue: CommitQueue,
+        denied: Denied[Delivery],
+        caller: str = "",
     ) -> None:
         super().__init__(clock)
         self._commits = commits
@@ -67,21 +70,26 @@ class Committer(Service):
         self._recreate = recreate
         self._postpone = postpone
         self._queue = queue
+        self._denied = denied
+        self._caller = caller
         self.returns: Returns
 
     async def run(self) -> None:
         """Commit until cancelled."""
-        while True:
-            batch = self._queue.take()
-            if not batch:
-                self.rest()
-                await self._queue.wait()
-                continue
-            self.beat()
-            try:
-                await self.commit(batch)
-            finally:
-                self._queue.settled()
+        try:
+            while True:
+                batch = self._queue.take()
+                if not batch:
+                    self.rest()
+                    await self._queue.wait()
+                    continue
+                self.beat()
+                try:
+                    await self.commit(batch)
+                finally:
+                    self._queue.settled()
+        finally:
+            self._denied.stop()
 
     async def commit(self, batch: list[Delivery], resent: bool = False) -> None:
         """Commit these deliveries and carry out the answers.
@@ -99,13 +107,14 @@ class Committer(Service):
         self._queue.adjust(sum(delivery.prepared.weight for delivery in batch), answers.blocked_s)
         resent = sent.resent
         committed: list[Delivery] = []
-        denied = ""
+        denied: list[Delivery] = []
+        denial: RedisDenied | None = None
         for delivery, answer in zip(batch, answers, strict=True):
             if answer.verdict is Verdict.COMMITTED or (answer.verdict is Verdict.SETTLED and resent):
                 committed.append(delivery)
             elif answer.verdict is Verdict.DENIED:
-                denied = answer.reason
-                self._queue.offer(delivery)
+                denied.append(delivery)
+                denial = RedisDenied(_prevented(answer.reason))
             else:
                 self._carry_out(delivery, answer)
         trimmed: dict[str, list[str]] = {}
@@ -117,22 +126,22 @@ class Committer(Service):
             self._observer.trimmed(stream, ids)
         if committed:
             self._observer.committed(committed, self.clock.monotonic() - started)
-        if denied:
-            await self._connectivity.failed("commit", RedisUnavailable(_prevented(denied)))
-        else:
-            self._connectivity.answered("commit")
+        self._denied.settle(batch, denied, denial)
 
     async def _send(self, packed: bytes, sent: _Sent) -> Answers:
         """Send until answered, and note whether an earlier answer may have been lost."""
         while True:
             self.beat()
             try:
-                return await self._commits.send(packed)
+                answers = await self._commits.send(packed)
             except NoGroup as error:
                 await self._recreate(error.stream)
             except RedisUnavailable as error:
                 sent.resent = True
-                await self._connectivity.failed("commit", error)
+                await self._connectivity.failed("commit", error, self._caller)
+            else:
+                self._connectivity.answered("commit", self._caller)
+                return answers
 
     def _carry_out(self, delivery: Delivery, answer: Answer) -> None:
         verdict, reason = answer.verdict, answer.reason
@@ -164,6 +173,7 @@ class Committer(Service):
             await self.commit(batch[middle:], resent)
             return
         delivery = batch[0]
+        self._denied.settle(batch, [], None)
         self._observer.refused(f"commit of {delivery.entry.stream} {delivery.entry.id}", str(error))
         if delivery.turn is not None:
             delivery.turn.release(applied=False)

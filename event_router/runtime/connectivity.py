@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from event_router.core.errors import EventRouterError
+from event_router.core.errors import EventRouterError, RedisDenied
 from event_router.runtime.observer import Observer
 
 FIRST_PAUSE_S = 0.1
@@ -41,6 +41,7 @@ class Connectivity:
         self._clock = clock
         self._observer = observer
         self._failures: dict[tuple[str, str], int] = {}
+        self._denied: set[tuple[str, str]] = set()
         self._since: float | None = None
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._turns: dict[str, asyncio.Lock] = {}
@@ -62,11 +63,17 @@ class Connectivity:
         """Whether every caller's last call was answered."""
         return not self._failures
 
+    @property
+    def reachable(self) -> bool:
+        """Whether Redis answers, if only by denying something: whatever else is under way can go on."""
+        return self._failures.keys() <= self._denied
+
     def answered(self, role: str, caller: str = "") -> None:
         """Note that a call was answered; others of the role that wait try again at once."""
         if (role, caller) not in self._failures:
             return
         del self._failures[role, caller]
+        self._denied.discard((role, caller))
         self._recoveries[role] += 1
         for waiting in self._waiting.pop(role, ()):
             _resolve(waiting)
@@ -84,6 +91,7 @@ class Connectivity:
             self._since = self._clock.monotonic()
             self._observer.outage_began(role, self.error)
         self._failures[role, caller] = count + 1
+        (self._denied.add if isinstance(error, RedisDenied) else self._denied.discard)((role, caller))
         # One after the other, so that a role with several callers asks no more often than one.
         async with self._turns.setdefault(role, asyncio.Lock()):
             if recoveries == self._recoveries[role]:

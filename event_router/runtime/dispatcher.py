@@ -163,7 +163,7 @@ class Dispatcher:
 
     def cancel_overdue(self, timeout_s: float) -> None:
         """Cancel handlers that ran out of time: a failed attempt. An outage of Redis stops the clock."""
-        if not self._connectivity.up:
+        if not self._connectivity.reachable:
             return
         now = self._clock.monotonic()
         restarted = self._connectivity.ended_at

@@ -113,7 +113,7 @@ class Router:
     def stuck(self) -> list[str]:
         """Return the names of services that make no progress."""
         connectivity = self._parts.connectivity
-        if not connectivity.up:
+        if not connectivity.reachable:
             return []  # it waits for Redis, and an outage must not kill pods
         answered_for = self._clock.monotonic() - connectivity.ended_at
         return [

@@ -20,7 +20,7 @@ from event_router.core.entity import UNKNOWN
 from event_router.core.errors import InvalidState, RedisDenied, RedisRefused, RedisUnavailable, StateError
 from event_router.core.values import check_names
 from event_router.runtime.connectivity import Clock, Connectivity
-from event_router.runtime.denied_reads import DeniedReads, Place, Wanted
+from event_router.runtime.denied import Denied
 from event_router.runtime.ports import StateReadPort
 from event_router.runtime.recent import RecentState
 from event_router.runtime.services import Service
@@ -28,6 +28,12 @@ from event_router.runtime.services import Service
 MOST_KEPT = 64
 MOST_KEPT_TEXT = 4_096
 """Fields of one hash and characters in them that are kept once all is committed; 20,000 hashes are kept."""
+
+
+Place = tuple[str, str]
+"""A key and a field."""
+Wanted = tuple[Place, asyncio.Future[str | None]]
+"""A place, and who waits for the value there."""
 
 
 class _View(msgspec.Struct, eq=False):
@@ -211,7 +217,7 @@ class Sequencer(Service):
         self._reads = reads
         self._connectivity = connectivity
         self._wanted: list[Wanted] = []
-        self._denied = DeniedReads(connectivity, self._want)
+        self._denied = Denied(connectivity, "denied reads", self._want, lambda one: one[1].done())
         self._wake = asyncio.Event()
         self.latest = 0
         self.loop = asyncio.get_running_loop()
@@ -256,6 +262,7 @@ class Sequencer(Service):
             for _, future in wanted:
                 if not future.done():
                     future.set_exception(RedisRefused(str(error)))
+            self._denied.settle(wanted, [], None)
             return
         denied: list[Wanted] = []
         denial: RedisDenied | None = None
@@ -270,7 +277,7 @@ class Sequencer(Service):
             else:
                 denied.append(one)
                 denial = value
-        self._denied.settle(denied, denial)
+        self._denied.settle(wanted, denied, denial)
 
     async def _values(self, places: list[Place]) -> list[str | InvalidState | RedisDenied | None]:
         """Read, however long Redis takes to answer."""

@@ -22,6 +22,7 @@ from event_router.runtime.committer import Committer
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.consumer import Consumer
 from event_router.runtime.delivery import Delivery, InFlight
+from event_router.runtime.denied import Denied
 from event_router.runtime.dispatcher import Dispatcher, HandlingPolicy
 from event_router.runtime.failures import Failures
 from event_router.runtime.groups import GroupKeeper
@@ -115,16 +116,19 @@ class Runtime:
         self.groups = GroupKeeper(groups=self.group_port, clock=clock, streams=EVERY_STREAM, **shared)
         self.sequencer = Sequencer(clock, self.state, self.connectivity)
         self.queue = CommitQueue(max_events)
+        denied = Denied(self.connectivity, "denied commits", self.queue.offer_again)
         self.committers = tuple(
             Committer(
                 clock,
                 commits=self.commits,
                 queue=self.queue,
+                denied=denied,
+                caller=caller,
                 recreate=self.groups.recreate,
                 postpone=lambda delivery, reason: self.failures.postpone(delivery, reason),
                 **shared,
             )
-            for _ in range(2)
+            for caller in ("first", "second")
         )
         self.committer, self.second_committer = self.committers
         self.dispatcher = Dispatcher(

@@ -305,6 +305,35 @@ class TestRefusals:
             assert "NOPERM" in error
             assert not runtime.reports.of("failed")
 
+    async def test_what_is_denied_holds_up_nothing_else(self) -> None:
+        bad = entry_id(7)
+        async with Runtime(services=("sequencer", "committer", "overdue")) as runtime:
+            runtime.commits.answer = lambda part: (
+                Answer(Verdict.DENIED, "run 'hset'") if part.settlement.id == bad else COMMITTED
+            )
+            runtime.accept(entry(7, "b7"))
+            await until(lambda: runtime.reports.of("outage_began"))
+            runtime.accept(*(entry(number, f"b{number}") for number in range(20, 40)))
+            await until(lambda: len(runtime.in_flight) == 1)
+            assert len(processed(runtime)) == 20
+            assert not runtime.connectivity.up
+            assert runtime.connectivity.reachable, "handlers run out of time as ever"
+            tried = sum(bad in batch for batch in runtime.commits.batches)
+            await until(lambda: sum(bad in batch for batch in runtime.commits.batches) > tried + 2)
+            assert len(runtime.reports.of("outage_began")) == 1
+            runtime.commits.answer = lambda part: COMMITTED
+            await until(lambda: not len(runtime.in_flight))
+            assert processed(runtime)[-1] == bad
+            assert len(runtime.reports.of("outage_ended")) == 1
+            assert sum(bad in batch for batch in runtime.commits.batches) == len(runtime.commits.batches) - 1
+
+    async def test_what_was_denied_and_is_refused_then_ends_the_wait(self) -> None:
+        async with Runtime() as runtime:
+            runtime.commits.steps = [[Answer(Verdict.DENIED, "run 'hset'")], RedisRefused("no")]
+            runtime.accept(entry(1))
+            await until(lambda: (BIKES, entry_id(1)) in runtime.failures)
+            assert runtime.connectivity.up
+
     async def test_while_denied_the_router_is_not_connected(self) -> None:
         async with Runtime() as runtime:
             runtime.commits.steps = [[Answer(Verdict.DENIED, "run 'hset'")]]
