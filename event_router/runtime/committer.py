@@ -134,7 +134,11 @@ class Committer(Service):
             self.beat()
             try:
                 answers = await self._commits.send(packed)
+            except RedisRefused:
+                self._connectivity.answered("commit", self._caller)
+                raise
             except NoGroup as error:
+                self._connectivity.answered("commit", self._caller)
                 await self._recreate(error.stream)
             except RedisUnavailable as error:
                 sent.resent = True

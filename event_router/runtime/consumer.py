@@ -29,7 +29,7 @@ class Consumer(Service):
 
     1. read from every stream whose domain takes events, no more than there is room for;
     2. stop reading a domain while its breaker is open;
-    3. have a missing group created anew;
+    3. have a missing group created anew, and leave out for a while a stream that Redis refuses to read;
     4. adjust how much may be in flight to what the handlers manage.
     """
 
@@ -74,6 +74,7 @@ class Consumer(Service):
         self._adjusted = (clock.monotonic(), time.process_time(), 0)
         self._reading = False
         self._interrupted = False
+        self._left_out: dict[str, float] = {}  # refused, until when (monotonic seconds)
         self.quiet = False
 
     async def run(self) -> None:
@@ -82,9 +83,14 @@ class Consumer(Service):
             self.rest()
             streams = self._open_streams()
             if not streams:
-                await self._wait(lambda: self.quiet or bool(self._open_streams()))
+                self._answered()
+                if self._left_out:
+                    await asyncio.sleep(WASTED_READ_PAUSE_S)
+                else:
+                    await self._wait(lambda: self.quiet or bool(self._open_streams()))
                 continue
             if self._in_flight.free * 4 < self._in_flight.limit:
+                self._answered()
                 self._full = True
                 await self._wait(self._has_room)
                 continue
@@ -117,12 +123,29 @@ class Consumer(Service):
             self._full = False
 
     async def _read(self, streams: Sequence[str]) -> None:
-        """Read once and dispatch what came."""
+        """Read once and dispatch what came; of streams that cannot be read together, each by itself."""
         streams, count, block_ms = self._share(streams)
+        # After an outage without waiting, so that it is known at once that Redis answers.
+        error = await self._try_to_read(streams, count, None if self._interrupted else block_ms)
+        if error is None:
+            return
+        refused = {stream: error for stream in streams if len(streams) == 1}
+        for stream in streams if len(streams) > 1 else ():
+            if not self.quiet and (its_own := await self._try_to_read([stream], count, None)) is not None:
+                refused[stream] = its_own
+        for stream, its_own in refused.items():
+            self._observer.refused(f"read of {stream}", str(its_own))
+            self._left_out[stream] = self.clock.monotonic() + WASTED_READ_PAUSE_S
+        if not refused:
+            self._observer.refused(f"read of {', '.join(streams)}", str(error))
+            await asyncio.sleep(WASTED_READ_PAUSE_S)
+
+    async def _try_to_read(
+        self, streams: Sequence[str], count: int, block_ms: int | None
+    ) -> RedisRefused | None:
+        """Read and dispatch what came. Returns what Redis refused it for, if it did."""
         self._reading = True
         try:
-            # After an outage without waiting, so that it is known at once that Redis answers.
-            block_ms = None if self._interrupted else block_ms
             self.rest()  # blocked; the socket's timeout bounds it
             entries = await self._reads.read(streams, count=count, block_ms=block_ms)
         except NoGroup as error:
@@ -132,16 +155,21 @@ class Consumer(Service):
             self._interrupted = True
             await self._connectivity.failed("read", error)
         except RedisRefused as error:
-            self._observer.refused(f"read of {', '.join(streams)}", str(error))
-            await asyncio.sleep(WASTED_READ_PAUSE_S)
+            self._answered()
+            return error
         else:
-            self._interrupted = False
-            self._connectivity.answered("read")
+            self._answered()
             found = Counter(entry.stream for entry in entries)
             self._backlogged = [stream for stream in streams if found[stream] == count]
             self._dispatcher.accept(map(self._dispatcher.delivery, entries))
         finally:
             self._reading = False
+        return None
+
+    def _answered(self) -> None:
+        """Note that Redis answers, or that nothing is asked of it."""
+        self._interrupted = False
+        self._connectivity.answered("read")
 
     def _share(self, streams: Sequence[str]) -> tuple[Sequence[str], int, int | None]:
         """Return which streams to read now, how many entries of each, and how long to wait.
@@ -171,10 +199,13 @@ class Consumer(Service):
         return self.quiet or self._in_flight.free * 4 >= self._in_flight.limit
 
     def _open_streams(self) -> list[str]:
+        if self._left_out:
+            now = self.clock.monotonic()
+            self._left_out = {stream: until for stream, until in self._left_out.items() if until > now}
         return [
             stream
             for domain, streams in self._streams.items()
             if not self._failures.breakers[domain].open
             for stream in streams
-            if not self._paused(stream)
+            if not self._paused(stream) and stream not in self._left_out
         ]

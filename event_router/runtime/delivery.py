@@ -44,7 +44,7 @@ class Delivery(msgspec.Struct, eq=False):
         previous_failure: when its last attempt in this process failed (monotonic seconds).
         started: when its handler started (monotonic seconds); None while it waits.
         task: the worker its handler runs in.
-        expired: its handler ran out of time and was cancelled.
+        cancellations: how often its handler was cancelled because it ran out of time.
         lost: another consumer took it over before it was started here.
         turn: its handler's place in the order of the entities it touches.
         prepared: its part of the next commit.
@@ -63,7 +63,7 @@ class Delivery(msgspec.Struct, eq=False):
     previous_failure: float | None = None
     started: float | None = None
     task: asyncio.Task[None] | None = None
-    expired: bool = False
+    cancellations: int = 0
     lost: bool = False
     turn: Any = None
     prepared: Any = None

@@ -169,10 +169,12 @@ class Dispatcher:
         restarted = self._connectivity.ended_at
         for delivery in tuple(self._running):
             turn, begun = delivery.turn, max(delivery.started or now, restarted)
-            if turn.waits_since is not None or now - begun - turn.waited_s <= timeout_s:
+            # Again after as long again: what it awaits may have swallowed the cancellation.
+            allowed_s = timeout_s * (1 + delivery.cancellations)
+            if turn.waits_since is not None or now - begun - turn.waited_s <= allowed_s:
                 continue
-            if delivery.task is not None and not delivery.expired:
-                delivery.expired = True
+            if delivery.task is not None:
+                delivery.cancellations += 1
                 delivery.task.cancel()
 
     def unstarted(self) -> list[Delivery]:
@@ -293,7 +295,7 @@ class Dispatcher:
         except asyncio.CancelledError:
             if self._cancelling:
                 raise
-            if delivery.expired:
+            if delivery.cancellations:
                 failure = "the handler ran longer than HANDLER_TIMEOUT_S and was cancelled"
             else:
                 failure = "the handler awaited something that was cancelled"
@@ -305,8 +307,8 @@ class Dispatcher:
             self._running.pop(delivery, None)
             delivery.task = None
             turn.finish(succeeded=delivery.prepared is not None)
-        if delivery.expired:
-            delivery.expired = False
+        while delivery.cancellations:
+            delivery.cancellations -= 1
             worker.uncancel()  # type: ignore[union-attr]  # a worker is a task; it goes on with the next
         self._observer.handled(delivery, self._clock.monotonic() - delivery.started)  # type: ignore[operator]  # it has
         if letter is not None:

@@ -305,6 +305,14 @@ class TestRefusals:
             assert "NOPERM" in error
             assert not runtime.reports.of("failed")
 
+    async def test_a_refusal_is_an_answer(self) -> None:
+        async with Runtime() as runtime:
+            runtime.commits.steps = [AWAY, RedisRefused("script error")]
+            runtime.accept(entry(1))
+            await until(lambda: runtime.reports.of("refused"))
+            await settled()
+            assert runtime.connectivity.up
+
     async def test_what_is_denied_holds_up_nothing_else(self) -> None:
         bad = entry_id(7)
         async with Runtime(services=("sequencer", "committer", "overdue")) as runtime:

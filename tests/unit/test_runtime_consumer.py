@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from event_router.core.errors import NoGroup, RedisRefused
-from event_router.core.event import Event
+from event_router.core.event import Entry, Event
 from event_router.core.state import StateTransaction
 from event_router.runtime import consumer as consumer_module
 from tests.unit.runtime_assembled import Runtime
-from tests.unit.runtime_fakes import AWAY, BIKES, CARS, entry, entry_id, settled, until
+from tests.unit.runtime_fakes import AWAY, BIKES, CARS, ME, entry, entry_id, settled, until
 
 SERVICES = ("sequencer", "committer", "consumer")
 
@@ -195,3 +196,58 @@ class TestQuiet:
             await runtime.consumer.be_quiet()
             await until(runtime.consumer.start().done)
             assert not runtime.reads.calls
+
+
+class TestTroubles:
+    async def test_a_reader_with_nothing_to_read_says_nothing_of_redis(self) -> None:
+        async with Runtime(services=("consumer",)) as runtime:
+            await until(lambda: runtime.reads.calls)
+            runtime.reads.errors.append(AWAY)
+            runtime.paused |= {BIKES, CARS}
+            runtime.reads.more.set()
+            await settled(1_000)
+            assert runtime.reports.of("outage_began")
+            assert runtime.connectivity.up
+
+    async def test_handlers_run_out_of_time_also_when_a_read_failed_and_there_is_no_room_for_another(
+        self,
+    ) -> None:
+
+        async with Runtime(
+            Held(), limit=8, services=("sequencer", "committer", "consumer", "retries")
+        ) as runtime:
+            for n in range(5):
+                runtime.claims.add(entry(n, f"b{n}"), owner=ME, idle_ms=0)
+                runtime.reads.add(entry(n, f"b{n}"))
+            await until(lambda: len(runtime.in_flight) == 5)
+            runtime.reads.errors.append(AWAY)
+            # What the lost read had delivered, as Claimer.recover_lost brings it: without asking for room.
+            runtime.accept(entry(6, "b6"), entry(7, "b7"), entry(8, "b8"))
+            runtime.reads.more.set()
+            await settled(500)
+            for _ in range(10):
+                runtime.time.pass_(31)
+                runtime.dispatcher.cancel_overdue(30)
+                await settled()
+            assert len(runtime.reports.of("failed")) >= 8
+
+    async def test_a_stream_that_is_none_keeps_no_other_from_being_read(self, monkeypatch: Any) -> None:
+        monkeypatch.setattr(consumer_module, "WASTED_READ_PAUSE_S", 0.01)
+        async with Runtime(services=("sequencer", "committer")) as runtime:
+            read = runtime.reads.read
+
+            async def reading(streams: Sequence[str], *, count: int, block_ms: int | None) -> list[Entry]:
+                if BIKES in streams:
+                    raise RedisRefused("WRONGTYPE Operation against a key holding the wrong kind of value")
+                return await read(streams, count=count, block_ms=block_ms)
+
+            runtime.reads.read = reading  # type: ignore[method-assign]
+            runtime.reads.add(entry(1, stream=CARS))
+            runtime.consumer.start()
+            await until(lambda: runtime.commits.batches)
+            assert runtime.commits.batches == [[entry_id(1)]]
+            refused = runtime.reports.of("refused")
+            assert {what for what, _ in refused} == {f"read of {BIKES}"}
+            runtime.reads.read = read  # type: ignore[method-assign]  # mended
+            runtime.reads.add(entry(2))
+            await until(lambda: len(runtime.commits.batches) == 2)

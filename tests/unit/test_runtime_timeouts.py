@@ -149,3 +149,23 @@ class TestTimeout:
             await until(lambda: len(runtime.reports.of("handled")) == 2)
             failed = [delivery.entry.id for delivery, *_ in runtime.reports.of("failed")]
             assert failed == [entry_id(1)]
+
+
+async def test_a_cancellation_that_was_swallowed_is_tried_again() -> None:
+
+    async def handle(event: Event[Any], state: StateTransaction) -> None:
+        for last in (False, True):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if last:
+                    raise
+
+    async with Runtime(handle) as runtime:
+        runtime.accept(entry(1))
+        await settled()
+        for _ in range(5):
+            runtime.time.pass_(31)
+            runtime.dispatcher.cancel_overdue(30)
+            await settled()
+        assert not len(runtime.in_flight)
