@@ -18,7 +18,7 @@ class PubSubLink:
     """Sends (un)subscriptions and reads what comes. Its own connection, none of the pool's.
 
     RESP2, undecoded and without redis-py's repetitions, whatever the client is set to. A read waits as
-    long as it takes; whoever finds the server silent calls `abort`.
+    long as it takes, unless `watch` finds the server silent.
     """
 
     def __init__(self, pool: ConnectionPool, *, timeout_s: float) -> None:
@@ -64,6 +64,21 @@ class PubSubLink:
         self.reads += 1
         self.heard.set()
         return reply
+
+    async def watch(self, heartbeat_s: float) -> None:
+        """Give the connection up when the server stays silent, though it is asked with a PING."""
+        while True:
+            self.heard.clear()
+            await asyncio.sleep(heartbeat_s)
+            if self.heard.is_set():
+                continue
+            try:
+                await self.send("PING")
+                await asyncio.wait_for(self.heard.wait(), self._timeout_s)
+            except RedisUnavailable as error:
+                return await self.abort(str(error))
+            except TimeoutError:
+                return await self.abort(f"no answer to PING within {self._timeout_s:g} s")
 
     async def abort(self, reason: str) -> None:
         """Give the connection up: whoever reads learns the reason."""

@@ -168,7 +168,9 @@ class EventSubscriber:
 
         Raises:
             InvalidMessage: a name cannot be a channel or pattern; nothing is subscribed.
-            RedisUnavailable: Redis does not confirm it in time, or refuses; these names are not subscribed.
+            RedisUnavailable: Redis does not confirm it in time, or refuses; these names are not subscribed,
+                but for those that somebody else has subscribed, or waits for.
+            NotSubscribed: somebody has unsubscribed one of them meanwhile.
         """
         kinds = [channel_or_pattern(name) for name in names]
         if not kinds:
@@ -216,8 +218,8 @@ class EventSubscriber:
     async def close(self) -> None:
         """Unsubscribe from everything; listeners and `run` end. May be called again, and subscribed after."""
         self._closed = True
-        await self._subscriptions.close()
         self._buffer.discard()
+        await self._subscriptions.close()
         self._tell_subscribed()
 
     async def health(self) -> PubSubHealth:

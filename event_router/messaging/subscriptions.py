@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from redis.asyncio.connection import ConnectionPool
 
-from event_router.core.errors import EventRouterError, RedisUnavailable
+from event_router.core.errors import EventRouterError, NotSubscribed, RedisUnavailable
 from event_router.core.pubsub_observer import PubSubObserver
 from event_router.core.retry import RetryPolicy
+from event_router.messaging.awaited import Awaited as Awaited
+from event_router.messaging.awaited import Key as Key
 from event_router.messaging.buffer import Arrived, Buffer
 from event_router.messaging.channels import Channel, Pattern
 from event_router.messaging.messages import Gap
@@ -25,31 +27,7 @@ READS_A_TURN = 100
 """Replies that are there already are read without waiting; the others of the loop get a turn between."""
 
 Name = Channel | Pattern
-Key = tuple[bool, str]
-"""Whether it is a pattern, and its text: the channel `user:*` and the pattern `user:*` are two."""
 _log = logging.getLogger("event_router")
-
-
-@dataclass(eq=False, slots=True)
-class _Awaited:
-    """Somebody who waits until names are confirmed."""
-
-    left: set[Key]
-    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    def confirm(self, key: Key) -> None:
-        self.left.discard(key)
-        if not self.left and not self.done.done():
-            self.done.set_result(None)
-
-    def fail(self, error: EventRouterError) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
-
-    def give_up(self) -> None:
-        if self.done.done() and not self.done.cancelled():
-            self.done.exception()  # seen, so that asyncio does not report it as lost
-        self.done.cancel()
 
 
 def key_of(name: Name) -> Key:
@@ -92,8 +70,9 @@ class Subscriptions:
         self._link: PubSubLink | None = None
         self._task: asyncio.Task[None] | None = None
         self._asked: deque[Sequence[Key]] = deque()
-        self._waiting: set[_Awaited] = set()
+        self._waiting: set[Awaited] = set()
         self._confirmed: set[Key] = set()
+        self._held: set[Key] = set()
         self._was_up = False
         self._down_since: float | None = None
         self.names: dict[Key, Name] = {}
@@ -110,15 +89,53 @@ class Subscriptions:
         """Subscribe, and wait until the server has confirmed it.
 
         Raises:
-            RedisUnavailable: it has not within the timeout; the names are not subscribed.
+            RedisUnavailable: it has not within the timeout; the names are not subscribed, but for those
+                that somebody else has subscribed, or waits for.
+            NotSubscribed: somebody has unsubscribed one of them meanwhile.
         """
         wanted = {key_of(name): name for name in names}
         new = {key: name for key, name in wanted.items() if key not in self.names}
-        awaited = _Awaited(wanted.keys() - self._confirmed)
-        if not awaited.left:
-            return
+        awaited = Awaited(wanted.keys() - self._confirmed)
         self.names |= new
-        self._waiting.add(awaited)
+        if awaited.left:
+            self._waiting.add(awaited)
+            try:
+                await self._confirmation(awaited, new)
+            except BaseException:
+                await self._give_back(wanted.keys())
+                raise
+        self._held |= wanted.keys() & self.names.keys()
+
+    async def remove(self, names: Iterable[Name]) -> None:
+        """Unsubscribe: no further message of these names arrives, whether the server answers or not."""
+        gone = {key for key in map(key_of, names) if self.names.pop(key, None) is not None}
+        self._confirmed -= gone
+        self._held -= gone
+        self._buffer.forget(gone)
+        for awaited in self._waiting:
+            for _, name in awaited.left & gone:
+                awaited.fail(NotSubscribed(f"{name!r} was unsubscribed before Redis had confirmed it"))
+        if not self.names:
+            await self.close()
+        else:
+            await self._ask_if_connected("UNSUBSCRIBE", gone)
+
+    async def close(self) -> None:
+        """Forget everything and close the connection; takers get what is left, then the end."""
+        # All of this before the first pause: whoever subscribes meanwhile begins anew.
+        task, self._task = self._task, None
+        link, self._link = self._link, None
+        self.names.clear()
+        self._held.clear()
+        self._forget(RedisUnavailable("the subscriber was closed"))
+        self._was_up, self._down_since = False, None
+        self._buffer.end()
+        if task is not None and task is not asyncio.current_task():
+            await end(task)
+        if link is not None:
+            await link.close()
+
+    async def _confirmation(self, awaited: Awaited, new: Iterable[Key]) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
                 if self._task is None or self._task.done():
@@ -126,48 +143,37 @@ class Subscriptions:
                 elif self._link is not None:
                     await self._ask(self._link, "SUBSCRIBE", new)
                 await awaited.done
-        except BaseException as error:
-            await self.remove(new.values())
-            if isinstance(error, TimeoutError):
-                raise RedisUnavailable(
-                    f"no confirmation of SUBSCRIBE within {self._timeout_s:g} s"
-                ) from error
-            raise
+        except TimeoutError as error:
+            raise RedisUnavailable(f"no confirmation of SUBSCRIBE within {self._timeout_s:g} s") from error
         finally:
             self._waiting.discard(awaited)
             awaited.give_up()
 
-    async def remove(self, names: Iterable[Name]) -> None:
-        """Unsubscribe: no further message of these names arrives, whether the server answers or not."""
-        gone = [key for key in map(key_of, names) if self.names.pop(key, None) is not None]
-        self._confirmed.difference_update(gone)
-        self._buffer.forget(set(gone))
-        if not self.names:
-            await self.close()
-        elif self._link is not None:
-            try:
-                await self._ask(self._link, "UNSUBSCRIBE", gone)
-            except RedisUnavailable as error:
-                _log.debug("UNSUBSCRIBE was not sent: %s", error)  # the next connection does not subscribe
+    async def _give_back(self, keys: Iterable[Key]) -> None:
+        """Remove names that nobody has subscribed; ask again for those that others wait for."""
+        others: set[Key] = set().union(*(awaited.left for awaited in self._waiting))
+        own = {key: self.names[key] for key in keys if key in self.names and key not in self._held}
+        await self.remove([name for key, name in own.items() if key not in others])
+        await self._ask_if_connected("SUBSCRIBE", own.keys() & others)
 
-    async def close(self) -> None:
-        """Forget everything and close the connection; takers get what is left, then the end."""
-        self.names.clear()
-        task, self._task = self._task, None
-        if task is not None and task is not asyncio.current_task():
-            await end(task)
-        await self._drop(RedisUnavailable("the subscriber was closed"))
-        self._was_up, self._down_since = False, None
-        self._buffer.end()
+    async def _ask_if_connected(self, verb: str, keys: Iterable[Key]) -> None:
+        """Ask; without a connection the next one subscribes to what is wanted then."""
+        if self._link is not None:
+            try:
+                await self._ask(self._link, verb, keys)
+            except RedisUnavailable as error:
+                _log.debug("%s was not sent: %s", verb, error)
 
     async def _run(self) -> None:
-        failures = 0
+        failures, task = 0, asyncio.current_task()
         try:
-            while self.names:
+            while self.names and self._task is task:
                 began = self._monotonic()
                 try:
                     await self._read(await self._connect())
                 except EventRouterError as error:
+                    if self._task is not task:
+                        return  # closed
                     await self._drop(error)
                     if self._monotonic() - began > self._pauses.longest_ms / 1000:
                         failures = 0
@@ -199,6 +205,9 @@ class Subscriptions:
         except BaseException:
             await link.close()
             raise
+        if self._task is not asyncio.current_task():
+            await link.close()
+            raise RedisUnavailable("the subscriber was closed")
         # Not before: a command between those of the handshake would be taken for one of them.
         self._link = link
         early: list[Arrived] = []
@@ -220,7 +229,7 @@ class Subscriptions:
         return link
 
     async def _read(self, link: PubSubLink) -> None:
-        watch = asyncio.create_task(self._watch(link), name="event-router-subscriptions-watch")
+        watch = asyncio.create_task(link.watch(self._heartbeat_s), name="event-router-subscriptions-watch")
         try:
             while True:
                 self._took(await link.read(), self._buffer.put)
@@ -228,21 +237,6 @@ class Subscriptions:
                     await asyncio.sleep(0)
         finally:
             await end(watch)
-
-    async def _watch(self, link: PubSubLink) -> None:
-        """Give the connection up when the server stays silent after a PING."""
-        while True:
-            link.heard.clear()
-            await asyncio.sleep(self._heartbeat_s)
-            if link.heard.is_set():
-                continue
-            try:
-                await link.send("PING")
-                await asyncio.wait_for(link.heard.wait(), self._timeout_s)
-            except RedisUnavailable as error:
-                return await link.abort(str(error))
-            except TimeoutError:
-                return await link.abort(f"no answer to PING within {self._timeout_s:g} s")
 
     def _took(
         self, reply: Any, put: Callable[[Arrived], object], *, refusals_are_fatal: bool = False
@@ -282,13 +276,22 @@ class Subscriptions:
             for first in range(0, len(several), NAMES_A_COMMAND):
                 part = several[first : first + NAMES_A_COMMAND]
                 self._asked.append(part)
-                await link.send(f"{prefix}{verb}", *(name for _, name in part))
+                try:
+                    await link.send(f"{prefix}{verb}", *(name for _, name in part))
+                except BaseException:
+                    with contextlib.suppress(ValueError):
+                        self._asked.remove(part)  # nothing will answer it
+                    raise
 
     async def _drop(self, error: EventRouterError) -> None:
         link, self._link = self._link, None
+        self._forget(error)
+        if link is not None:
+            await link.close()
+
+    def _forget(self, error: EventRouterError) -> None:
+        """Forget what is known of a connection; whoever waits for a confirmation raises the error."""
         self._confirmed.clear()
         self._asked.clear()
         for awaited in self._waiting:
             awaited.fail(error)
-        if link is not None:
-            await link.close()

@@ -262,3 +262,38 @@ async def test_who_listened_before_the_close_hears_nothing_of_what_is_subscribed
         assert await asyncio.wait_for(waiting, 10) == "ended"
         assert await anext(between, "ended") == "ended"
         assert await following(subscriber.listen(), 1) == [2]
+
+
+async def test_leaving_the_last_channel_while_another_is_joined_ends_neither(client: Redis) -> None:
+    publisher = EventPublisher(client)
+    async with EventSubscriber(client) as subscriber:
+        for n in range(20):
+            await subscriber.subscribe("old")
+            async with asyncio.timeout(10):
+                await asyncio.gather(subscriber.unsubscribe("old"), subscriber.subscribe("new"))
+            messages = subscriber.listen()
+            assert await publisher.publish("new", {"n": n}) == 1
+            assert await following(messages, 1) == [n]
+            assert subscriber.connected
+            await subscriber.unsubscribe()
+
+
+async def test_a_name_that_is_left_before_it_was_joined_is_told_at_once(client: Redis) -> None:
+    async with EventSubscriber(client, timeout_s=30) as subscriber:
+        await subscriber.subscribe("a")
+        joining = asyncio.create_task(subscriber.subscribe("b"))
+        await asyncio.sleep(0)
+        await subscriber.unsubscribe("b")
+        with pytest.raises(NotSubscribed, match="'b' was unsubscribed before"):
+            await asyncio.wait_for(joining, 10)
+        assert subscriber.connected
+
+
+async def test_who_gives_up_takes_no_name_from_others_who_wait_for_it(client: Redis) -> None:
+    async with EventSubscriber(client) as subscriber:
+        first, second = (asyncio.create_task(subscriber.subscribe("a")) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait_for(second, 10)
+        assert subscriber.connected
+        assert await EventPublisher(client).publish("a", {"n": 1}) == 1

@@ -249,5 +249,6 @@ class TestTroubles:
             refused = runtime.reports.of("refused")
             assert {what for what, _ in refused} == {f"read of {BIKES}"}
             runtime.reads.read = read  # type: ignore[method-assign]  # mended
+            runtime.time.pass_(1)
             runtime.reads.add(entry(2))
             await until(lambda: len(runtime.commits.batches) == 2)
