@@ -250,5 +250,5 @@ class TestTroubles:
             assert {what for what, _ in refused} == {f"read of {BIKES}"}
             runtime.reads.read = read  # type: ignore[method-assign]  # mended
             runtime.time.pass_(1)
-            runtime.reads.add(entry(2))
-            await until(lambda: len(runtime.commits.batches) == 2)
+            runtime.reads.add(entry(2), entry(3, "c3", stream=CARS))
+            await until(lambda: len([one for batch in runtime.commits.batches for one in batch]) == 3)
