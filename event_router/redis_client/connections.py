@@ -31,7 +31,7 @@ def open_client(address: RedisAddress, *, timeout_s: float, name: str | None = N
 
     Connects on first use. Close it with `await client.aclose()`.
     """
-    return Redis(connection_pool=open_pool(address, timeout_s=timeout_s, name=name))
+    return Redis.from_pool(open_pool(address, timeout_s=timeout_s, name=name))
 
 
 def open_pool(address: RedisAddress, *, timeout_s: float, name: str | None = None) -> ConnectionPool:

@@ -135,7 +135,7 @@ class TestStart:
             assert await life.stopped()
 
     async def test_a_service_that_fails_ends_it_with_the_cause(self) -> None:
-        async with Runtime(services=(), grace_s=0.02) as runtime:
+        async with Runtime(services=(), grace_s=0.4) as runtime:
             life = await Life(runtime).joined()
             runtime.commits.steps = [ValueError("a mistake")]
             await life.takes(entry(1, note="quick"))
@@ -195,7 +195,7 @@ class TestStop:
             assert left_by(runtime.claims) == {entry_id(1): (MIN_IDLE_MS, 0)}
 
     async def test_after_the_grace_period_the_rest_is_handed_over(self) -> None:
-        async with Runtime(Held(), services=(), grace_s=0.02) as runtime:
+        async with Runtime(Held(), services=(), grace_s=0.4) as runtime:
             life = await Life(runtime).joined()
             await life.takes(entry(1))
             assert await life.stopped()
@@ -242,7 +242,7 @@ class TestStop:
             assert left_by(runtime.claims) == {entry_id(1): (MIN_IDLE_MS - 2_000, 2)}
 
     async def test_held_entries_are_due_at_once(self) -> None:
-        async with Runtime(Held(), services=(), grace_s=0.02) as runtime:
+        async with Runtime(Held(), services=(), grace_s=0.4) as runtime:
             life = await Life(runtime).joined()
             runtime.failures.breakers["bikes"].open = True
             await life.takes(entry(1, deliveries=3))
@@ -251,7 +251,7 @@ class TestStop:
 
     async def test_suspects_keep_their_count(self) -> None:
         held = Held()
-        async with Runtime(held, services=(), grace_s=0.02) as runtime:
+        async with Runtime(held, services=(), grace_s=0.4) as runtime:
             for number in (1, 2):
                 runtime.claims.add(entry(number, deliveries=3), owner=ME)
             life = await Life(runtime).joined()
@@ -268,7 +268,7 @@ class TestStop:
             assert left_by(runtime.claims) == {entry_id(9): (MIN_IDLE_MS, 0)}
 
     async def test_a_commit_under_way_keeps_its_attempt(self) -> None:
-        async with Runtime(Held(), services=(), grace_s=0.02) as runtime:
+        async with Runtime(Held(), services=(), grace_s=0.4) as runtime:
             life = await Life(runtime).joined()
             runtime.commits.gate.clear()
             await life.takes(entry(1, note="quick"))
@@ -276,14 +276,14 @@ class TestStop:
             assert left_by(runtime.claims) == {entry_id(1): (MIN_IDLE_MS, 1)}
 
     async def test_without_redis_it_says_that_not_all_was_handed_over(self) -> None:
-        async with Runtime(Held(), services=(), grace_s=0.02) as runtime:
+        async with Runtime(Held(), services=(), grace_s=0.4) as runtime:
             life = await Life(runtime).joined()
             await life.takes(entry(1))
             runtime.claims.errors["own_ids"] = [AWAY] * 100
             assert not await life.stopped()
 
     async def test_a_group_missing_on_one_stream_keeps_no_other_back(self) -> None:
-        async with Runtime(Held(), services=(), grace_s=0.02) as runtime:
+        async with Runtime(Held(), services=(), grace_s=0.4) as runtime:
             life = await Life(runtime).joined()
             await life.takes(entry(1, stream=CARS))
             runtime.claims.errors["own_ids"] = [NoGroup(BIKES)]
@@ -291,7 +291,7 @@ class TestStop:
             assert left_by(runtime.claims) == {entry_id(1): (MIN_IDLE_MS, 0)}
 
     async def test_a_suspect_about_to_start_keeps_its_count(self) -> None:
-        async with Runtime(Held(), services=(), grace_s=0.02) as runtime:
+        async with Runtime(Held(), services=(), grace_s=0.4) as runtime:
             runtime.claims.errors["count_start"] = [AWAY] * 100_000
             runtime.claims.add(entry(1, deliveries=4), owner=ME)
             life = Life(runtime)
