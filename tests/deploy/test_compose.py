@@ -15,8 +15,8 @@ from event_router.redis_client.address import parse_url
 from event_router.settings import PREFIX, Settings, load
 from tests.deploy.dashboards import DASHBOARDS, FOLDER
 from tests.deploy.prometheus_rule import RULES
-from tests.deploy.renderings import ROOT
 from tests.deploy.promtool import promtool
+from tests.deploy.renderings import ROOT
 
 DEPLOY = ROOT / "deploy"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
