@@ -125,7 +125,8 @@ class Link:
     @property
     def connected(self) -> bool:
         """Whether a connection stands, as far as is known."""
-        return self._connection is not None and bool(self._connection.is_connected)
+        connection = self._connection
+        return connection is not None and bool(connection.is_connected) and not _ended(connection)
 
     async def call(self, *command: Any) -> Any:
         """Send one command and return its reply: bytes, int, None or lists of these.
@@ -181,21 +182,30 @@ class Link:
         await self._pool.aclose()
 
     async def _connected(self) -> AbstractConnection:
+        if not self.connected:
+            await self._drop()
         if self._connection is None:
+            # Never the same object again: callers that wait know by it whether their replies still come.
             self._connection = self._pool.make_connection()
-        connection = self._connection
-        if not connection.is_connected:
             try:
-                await connection.connect()
-            except Exception as error:
+                await self._connection.connect()
+            except BaseException as error:
                 await self._drop()
-                raise connection_problem(error, self._address) from error
-        return connection
+                if isinstance(error, Exception):
+                    raise connection_problem(error, self._address) from error
+                raise
+        return self._connection
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             await asyncio.shield(connection.disconnect(nowait=True))
+
+
+def _ended(connection: AbstractConnection) -> bool:
+    """Whether the server closed it while nobody used it: told now, it is not a lost reply."""
+    reader = getattr(connection, "_reader", None)
+    return reader is not None and bool(reader.at_eof() or reader.exception())
 
 
 class ClientCaller:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -32,6 +33,14 @@ async def link(proxy: Proxy) -> AsyncIterator[Link]:
 async def together(link: Link, *commands: tuple[object, ...]) -> list[object]:
     """Call the commands at once, in this order."""
     return await asyncio.gather(*(link.call(*command) for command in commands), return_exceptions=True)
+
+
+async def noticed(condition: Callable[[], bool], within: float = 5.0) -> None:
+    """Let the event loop turn until the condition holds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
 
 
 async def test_each_caller_gets_its_own_reply(link: Link) -> None:
@@ -65,6 +74,13 @@ async def test_a_lost_reply_gives_nobody_that_of_another(link: Link, proxy: Prox
         assert isinstance(replies[int(lost)], RedisUnavailable)
         for reply, word in zip(replies, words, strict=True):
             assert isinstance(reply, RedisUnavailable) or reply == word
+
+
+async def test_a_connection_that_was_closed_while_idle_loses_no_reply(link: Link, proxy: Proxy) -> None:
+    await link.call("PING")
+    proxy.cut()
+    await noticed(lambda: not link.connected)
+    assert await together(link, ("ECHO", "a"), ("ECHO", "b")) == [b"a", b"b"]
 
 
 @pytest.mark.parametrize("cancelled", [0, 1, 2])
