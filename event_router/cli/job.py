@@ -39,7 +39,9 @@ def _group() -> None:
 @group.command(short_help="Show a job's latest step, then each as it happens.")
 def watch(
     job_id: Annotated[str, typer.Argument(metavar="JOB_ID", help="The job.")],
-    domain: Annotated[str | None, typer.Option(help="Its domain; without it, all that are served.")] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="Its domain; without it, all. Name it where two have jobs of one id.")
+    ] = None,
     timeout: Annotated[
         float | None, typer.Option(help="Give up after so many seconds; exit code 1.", min=0.001)
     ] = None,
