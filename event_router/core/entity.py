@@ -6,8 +6,8 @@ from typing import Any, Protocol, overload
 
 import msgspec
 
-from event_router.core.effects import MAXIMUM, HashEffects, added, is_canonical
 from event_router.core.errors import InvalidState
+from event_router.core.hash_effects import MAXIMUM, HashEffects, added, is_canonical
 from event_router.core.values import ttl_in_ms
 
 UNKNOWN = object()

@@ -9,20 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from event_router.core.effects import (
-    INT64_MAX,
-    INT64_MIN,
-    LATEST,
-    MAXIMUM,
-    Effects,
-    HashEffects,
-    Newest,
-    Once,
-    StatusChange,
-    UnitOfWork,
-    is_canonical,
-)
+from event_router.core.effects import Effects, Newest, Once, StatusChange, UnitOfWork
 from event_router.core.errors import NoGroup
+from event_router.core.hash_effects import INT64_MAX, INT64_MIN, LATEST, MAXIMUM, HashEffects, is_canonical
 from event_router.core.keys import dead_letter_stream, dedupe_key
 from event_router.core.outcome import Answer, DeadLetter, Settlement, Verdict
 from event_router.core.values import text_bytes

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from event_router.core.channels import PRESENCE
-from event_router.core.effects import Effects, Emission, HashEffects, Newest, Once, UnitOfWork
+from event_router.core.effects import Effects, Emission, Newest, Once, UnitOfWork
+from event_router.core.hash_effects import HashEffects
 from event_router.core.keys import KeyNames, checkpoint_key, dead_letter_stream, dedupe_key
 from event_router.core.outcome import Answer, Answers, DeadLetter, Settlement, Verdict
 from event_router.core.values import text_bytes

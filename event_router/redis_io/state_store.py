@@ -8,8 +8,8 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.client import NEVER_DECODE
 
-from event_router.core.effects import INT64_MAX, INT64_MIN
 from event_router.core.errors import InvalidEvent, RedisRefused, StateError
+from event_router.core.hash_effects import INT64_MAX, INT64_MIN
 from event_router.core.keys import KeyNames
 from event_router.core.payloads import check_identifier
 from event_router.core.values import encode_value, text_bytes, ttl_in_ms

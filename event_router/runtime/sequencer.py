@@ -15,9 +15,10 @@ from typing import Any
 
 import msgspec
 
-from event_router.core.effects import Effects, Newest, UnitOfWork, added, is_canonical
+from event_router.core.effects import Effects, Newest, UnitOfWork
 from event_router.core.entity import UNKNOWN
 from event_router.core.errors import InvalidState, RedisDenied, RedisRefused, RedisUnavailable, StateError
+from event_router.core.hash_effects import added, is_canonical
 from event_router.core.values import check_names
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.denied import Denied

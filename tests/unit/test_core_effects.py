@@ -11,17 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from event_router.core.effects import (
-    INCREMENT,
-    MAXIMUM,
-    Effects,
-    HashEffects,
-    Newest,
-    Once,
-    UnitOfWork,
-    is_canonical,
-)
+from event_router.core.effects import Effects, Newest, Once, UnitOfWork
 from event_router.core.errors import StateError
+from event_router.core.hash_effects import INCREMENT, MAXIMUM, HashEffects, is_canonical
 from event_router.core.values import encode_value, text_bytes, ttl_in_ms
 
 Record = Callable[[HashEffects], None]

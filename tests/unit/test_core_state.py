@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from event_router.core.effects import LATEST, MAXIMUM, Newest, Once, UnitOfWork
+from event_router.core.effects import Newest, Once, UnitOfWork
 from event_router.core.errors import InvalidState, StateError
 from event_router.core.event import Event
+from event_router.core.hash_effects import LATEST, MAXIMUM
 from event_router.core.keys import KeyNames
 from event_router.core.state import StateReader, StateTransaction
 
