@@ -10,7 +10,8 @@ import pytest
 
 from event_router.core.errors import InvalidState, RedisDenied, RedisRefused, StateError
 from event_router.runtime.connectivity import Connectivity
-from event_router.runtime.sequencer import Sequencer, Turn
+from event_router.runtime.sequencer import Sequencer
+from event_router.runtime.turns import Turn
 from tests.unit.runtime_fakes import AWAY, FakeState, Reports, Time, settled, until
 
 K, L = "state:bike:1", "state:bike:2"
