@@ -75,7 +75,8 @@ class Commits:
         )
         self._dedupe_ttl_ms = dedupe_ttl_ms
         self._script = Script(
-            "commit", fragments=("versions", "fields", "entry_ids", "presence", "presence_announced")
+            "commit",
+            fragments=("integers", "versions", "fields", "entry_ids", "presence", "presence_announced"),
         )
 
     def prepare(self, settlement: Settlement) -> Prepared:
