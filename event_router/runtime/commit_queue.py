@@ -31,11 +31,12 @@ class CommitQueue:
         self._max_events = self.limit = max_events
         self._ready: deque[Delivery] = deque()
         self._alone: deque[Delivery] = deque()
-        self._under_way = 0
+        self._under_way: list[list[Delivery]] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._behind: list[asyncio.Future[None]] = []
 
     def __repr__(self) -> str:
-        return f"<CommitQueue {len(self._ready) + len(self._alone)} ready, {self._under_way} under way>"
+        return f"<CommitQueue {len(self._ready) + len(self._alone)} ready, {len(self._under_way)} under way>"
 
     def offer(self, delivery: Delivery) -> None:
         """Take a delivery whose part of the commit is prepared."""
@@ -62,14 +63,26 @@ class CommitQueue:
             delivery = queue.popleft()
             weight += delivery.prepared.weight
             batch.append(delivery)
-        self._under_way += 1
+        self._under_way.append(batch)
         return batch
 
-    def settled(self) -> None:
+    def settled(self, batch: list[Delivery]) -> None:
         """Note that a batch that was taken out is no longer under way."""
-        self._under_way -= 1
+        self._under_way = [other for other in self._under_way if other is not batch]
+        _release(self._behind)
         if self._waiting and self._due():
             self._wake()
+
+    def is_behind(self, batch: list[Delivery]) -> bool:
+        """Whether a batch that was taken out before this one is still under way."""
+        return any(other is batch for other in self._under_way[1:])
+
+    async def those_before(self, batch: list[Delivery]) -> None:
+        """Wait until no batch that was taken out before this one is under way."""
+        while self.is_behind(batch):
+            settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._behind.append(settled)
+            await settled
 
     async def wait(self) -> None:
         """Wait until a batch may be due."""
@@ -94,6 +107,13 @@ class CommitQueue:
             if not due.done():
                 due.set_result(None)
                 return
+
+
+def _release(waiting: list[asyncio.Future[None]]) -> None:
+    for settled in waiting:
+        if not settled.done():
+            settled.set_result(None)
+    waiting.clear()
 
 
 def _meet(one: Delivery, other: Delivery) -> bool:

@@ -87,7 +87,7 @@ class Committer(Service):
                 try:
                     await self.commit(batch)
                 finally:
-                    self._queue.settled()
+                    self._queue.settled(batch)
         finally:
             self._denied.stop()
 
@@ -100,7 +100,7 @@ class Committer(Service):
         sent = _Sent(resent)
         started = self.clock.monotonic()
         try:
-            answers = await self._send(packed, sent)
+            answers = await self._send(batch, packed, sent)
         except RedisRefused as error:
             await self._isolate(batch, error, resent=sent.resent)
             return
@@ -128,7 +128,7 @@ class Committer(Service):
             self._observer.committed(committed, self.clock.monotonic() - started)
         self._denied.settle(batch, denied, denial)
 
-    async def _send(self, packed: bytes, sent: _Sent) -> Answers:
+    async def _send(self, batch: list[Delivery], packed: bytes, sent: _Sent) -> Answers:
         """Send until answered, and note whether an earlier answer may have been lost."""
         while True:
             self.beat()
@@ -140,12 +140,20 @@ class Committer(Service):
             except NoGroup as error:
                 self._connectivity.answered("commit", self._caller)
                 await self._recreate(error.stream)
+                await self._keep_order(batch)
             except RedisUnavailable as error:
                 sent.resent = True
                 await self._connectivity.failed("commit", error, self._caller)
+                await self._keep_order(batch)
             else:
                 self._connectivity.answered("commit", self._caller)
                 return answers
+
+    async def _keep_order(self, batch: list[Delivery]) -> None:
+        """Before a batch is sent again, let the one before it be committed."""
+        if self._queue.is_behind(batch):
+            self.rest()
+            await self._queue.those_before(batch)
 
     def _carry_out(self, delivery: Delivery, answer: Answer) -> None:
         verdict, reason = answer.verdict, answer.reason

@@ -121,6 +121,18 @@ class TestTwoAtOnce:
             await until(lambda: len(runtime.commits.batches) == held + 4)
             assert processed(runtime) == [entry_id(0), entry_id(1)]
 
+    async def test_what_is_sent_again_keeps_its_order(self) -> None:
+        async with Runtime(services=(*BOTH, "sequencer")) as runtime:
+            runtime.commits.gate.clear()
+            runtime.commits.steps = [AWAY, AWAY, AWAY, NoGroup(BIKES), AWAY]
+            runtime.accept(entry(0))
+            await until(lambda: runtime.commits.batches)
+            runtime.accept(*(entry(number, f"b{number}") for number in range(1, WORTH_A_SECOND + 1)))
+            await until(lambda: len(runtime.commits.batches) == 2)
+            runtime.commits.gate.set()
+            await until(lambda: not len(runtime.in_flight))
+            assert runtime.commits.sent == [b"0", b"1", b"0", b"0", b"0", b"0", b"1"]
+
     async def test_both_send_again_what_was_not_answered(self) -> None:
         async with Runtime(services=(*BOTH, "sequencer")) as runtime:
             runtime.commits.gate.clear()
