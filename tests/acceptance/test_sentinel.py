@@ -47,8 +47,20 @@ def assert_counted_as_survived(server: Server) -> list[Accepted]:
         return found
 
 
-def lose(server: Server, blow: str) -> None:
-    server.kill() if blow == "kill" else server.freeze()
+def lose_the_primary_midway(watched: Watched, router: Router, blow: str) -> Server:
+    """Publish on it, lose it, publish on the replica that replaces it: each counts once. Returns the latter."""
+    plan = planned(900)
+    first, second = watched.servers
+    with first.client(decode_responses=False) as client:
+        publish(client, plan[:500])
+        client.wait(1, 2_000)
+    first.kill() if blow == "kill" else first.freeze()
+    watched.await_primary(second, within=20)
+    with second.client(decode_responses=False) as client:
+        publish(client, plan[500:])
+    assert len(assert_counted_as_survived(second)) == len(plan)
+    eventually(lambda: router.readyz()[0] == 200, within=10)
+    return second
 
 
 @pytest.mark.parametrize(
@@ -62,19 +74,9 @@ def lose(server: Server, blow: str) -> None:
 def test_when_the_primary_is_lost_the_router_goes_on_with_the_replica(
     server_program: ServerProgram, new_router: RouterFactory, tmp_path: Path, blow: str, sentinels: int
 ) -> None:
-    plan = planned(900)
     with Watched(server_program, tmp_path / "watched", sentinels=sentinels) as watched:
         router = new_router(watched.url, **SETTINGS).start()
-        first, second = watched.servers
-        with first.client(decode_responses=False) as client:
-            publish(client, plan[:500])
-            client.wait(1, 2_000)
-        lose(first, blow)
-        watched.await_primary(second, within=20)
-        with second.client(decode_responses=False) as client:
-            publish(client, plan[500:])
-        assert len(assert_counted_as_survived(second)) == len(plan)
-        eventually(lambda: router.readyz()[0] == 200, within=10)
+        second = lose_the_primary_midway(watched, router, blow)
         assert sentinels_seen(watched) == {
             "streams: Sentinel 127.0.0.1:1 does not answer": "warning",
             **{f"streams: 127.0.0.1:{port} names 127.0.0.1:{second.port}": "ok" for port in watched.ports},

@@ -11,14 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_sentinel import SETTINGS, assert_counted_as_survived, lose, planned
+from tests.acceptance.test_sentinel import SETTINGS, lose_the_primary_midway
 from tests.conftest import RouterFactory
 from tests.environment.certificates import make_certificates, serves_tls
 from tests.environment.guarded_sentinels import ROUTERS_PASSWORD, SERVERS_PASSWORD, GuardedWatched
 from tests.environment.servers import installed_programs
-from tests.environment.waiting import eventually
 from tests.integration.cli_calls import call, refusal
-from tests.oracle.workload import publish
 
 pytestmark = pytest.mark.skipif(not serves_tls(), reason="no redis-server with TLS is installed")
 
@@ -48,19 +46,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedWatched
 def test_when_the_primary_is_lost_the_router_goes_on_with_the_replica(
     new_router: RouterFactory, tmp_path: Path, blow: str, sentinels: int
 ) -> None:
-    plan = planned(900)
     with guarded(tmp_path, sentinels=sentinels) as watched:
         router = new_router(watched.url, REDIS_PUBSUB_URL=watched.url, **SETTINGS).start()
-        first, second = watched.servers
-        with first.client(decode_responses=False) as client:
-            publish(client, plan[:500])
-            client.wait(1, 2_000)
-        lose(first, blow)
-        watched.await_primary(second, within=20)
-        with second.client(decode_responses=False) as client:
-            publish(client, plan[500:])
-        assert len(assert_counted_as_survived(second)) == len(plan)
-        eventually(lambda: router.readyz()[0] == 200, within=10)
+        lose_the_primary_midway(watched, router, blow)
         for password in (ROUTERS_PASSWORD, SERVERS_PASSWORD):
             assert password not in router.log_text()
         router.terminate()
