@@ -48,7 +48,7 @@ def assert_counted_as_survived(server: Server) -> list[Accepted]:
 
 
 def lose_the_primary_midway(watched: Watched, router: Router, blow: str) -> Server:
-    """Publish on it, lose it, publish on the replica that replaces it: each counts once. Returns the latter."""
+    """Publish on it, lose it, publish on the replica that replaces it: each counts once. Returns that one."""
     plan = planned(900)
     first, second = watched.servers
     with first.client(decode_responses=False) as client:
