@@ -46,7 +46,7 @@ async def _retention(only: str | None, apply: bool, config: Config, url: str | N
         for stream in await existing_streams(client, settings, only):
             least = settings.stream_min_length
             trimmed = await retain(once, stream, settings.group, least=least) if apply else None
-            row = _row(await retention_of(once, stream), least)
+            row = _row(await retention_of(once, stream), least, settings.group)
             rows.append(row if trimmed is None else row | {"trimmed": trimmed})
     if output is Output.json:
         for row in rows:
@@ -59,7 +59,7 @@ async def _retention(only: str | None, apply: bool, config: Config, url: str | N
     )
 
 
-def _row(found: Retention, least: int) -> dict[str, Any]:
+def _row(found: Retention, least: int, group: str) -> dict[str, Any]:
     from event_router.core.entry_id import parse_id
 
     holder = found.holder
@@ -77,6 +77,7 @@ def _row(found: Retention, least: int) -> dict[str, Any]:
         "held_by_entry": holder.entry_id if holder else None,
         "held_by_consumer": holder.consumer or None if holder else None,
         "held_for_ms": held_ms,
+        "missing_group": None if group in {one.group for one in found.holders} else group,
         "groups": [{"group": one.group, "entry": one.entry_id} for one in found.holders],
     }
 
@@ -90,4 +91,6 @@ def _shown(row: dict[str, Any], name: str) -> object:
         return "unknown" if row[name] is None and row["length"] else f"{row[name] or 0} %"
     if name == "held_by_group" and not row["groups"]:
         return "no group: nothing is trimmed" if row["length"] else ""
+    if name == "held_by_group" and row["missing_group"] is not None:
+        return f"{row['missing_group']} is missing: nothing is trimmed"
     return row[name]

@@ -150,6 +150,15 @@ class TestRetention:
         assert "no group: nothing is trimmed" in call("retention", STREAM, env=env).out
         assert "trimmed" in call("retention", "--apply", env=env).out
 
+    def test_nothing_goes_while_the_routers_own_group_is_missing(
+        self, redis_client: redis.Redis, env: Mapping[str, str]
+    ) -> None:
+        redis_client.xadd(STREAM, {"type": "login"})
+        redis_client.xgroup_create(STREAM, "another", id="$")
+        [row] = call("retention", STREAM, "--apply", "-o", "json", env=env).rows
+        assert (row["trimmed"], row["missing_group"]) == (0, GROUP)
+        assert f"{GROUP} is missing: nothing is trimmed" in call("retention", STREAM, env=env).out
+
     def test_more_than_is_counted(
         self, redis_client: redis.Redis, env: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
