@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from event_router.core.errors import EventRouterError, RedisDenied
 from event_router.runtime.observer import Observer
@@ -35,6 +37,10 @@ class Connectivity:
 
     Where several callers share a role, each gives its name. One that Redis still refuses (it may be full, or
     lack a replica, and yet answer others) is away until its own call is answered.
+
+    Attributes:
+        error: what Redis, or the socket, said last.
+        ended_at: since when Redis is reachable (monotonic seconds).
     """
 
     def __init__(self, clock: Clock, observer: Observer) -> None:
@@ -46,6 +52,7 @@ class Connectivity:
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._recoveries: Counter[str] = Counter()
+        self._failed_at: WeakKeyDictionary[asyncio.Task[Any], float] = WeakKeyDictionary()
         self.error = ""
         self.ended_at = clock.monotonic()
 
@@ -72,15 +79,17 @@ class Connectivity:
         """Note that a call was answered; others of the role that wait try again at once."""
         if (role, caller) not in self._failures:
             return
+        reachable = self.reachable
         del self._failures[role, caller]
         self._denied.discard((role, caller))
         self._recoveries[role] += 1
         for waiting in self._waiting.pop(role, ()):
             _resolve(waiting)
+        self._note_end(reachable)
         if not self._failures:
-            self.ended_at = self._clock.monotonic()
+            now = self._clock.monotonic()
             began, self._since = self._since, None
-            self._observer.outage_ended(self.ended_at - (began or self.ended_at))
+            self._observer.outage_ended(now - (now if began is None else began))
 
     async def failed(self, role: str, error: EventRouterError, caller: str = "") -> None:
         """Note that a call failed, and wait a growing, jittered time before it is tried again."""
@@ -90,13 +99,27 @@ class Connectivity:
         if self._since is None:
             self._since = self._clock.monotonic()
             self._observer.outage_began(role, self.error)
+        reachable = self.reachable
         self._failures[role, caller] = count + 1
         (self._denied.add if isinstance(error, RedisDenied) else self._denied.discard)((role, caller))
+        self._note_end(reachable)
+        task = asyncio.current_task()
+        if task is not None:
+            self._failed_at[task] = self._clock.monotonic()
         # One after the other, so that a role with several callers asks no more often than one.
         async with self._turns.setdefault(role, asyncio.Lock()):
             if recoveries == self._recoveries[role]:
                 pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(count, 10))
                 await self._pause(role, pause * (0.75 + 0.5 * self._clock.random()))
+
+    def failed_for(self, task: asyncio.Task[Any] | None) -> float:
+        """Return the seconds since a call of this task failed last: it waits for Redis if they are few."""
+        failed_at = None if task is None else self._failed_at.get(task)
+        return float("inf") if failed_at is None else self._clock.monotonic() - failed_at
+
+    def _note_end(self, was_reachable: bool) -> None:
+        if self.reachable and not was_reachable:
+            self.ended_at = self._clock.monotonic()
 
     async def _pause(self, role: str, seconds: float) -> None:
         """Wait so long, or until the role's calls are answered again."""

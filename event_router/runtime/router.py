@@ -115,11 +115,11 @@ class Router:
         connectivity = self._parts.connectivity
         if not connectivity.reachable:
             return []  # it waits for Redis, and an outage must not kill pods
-        answered_for = self._clock.monotonic() - connectivity.ended_at
+        reachable_for = self._clock.monotonic() - connectivity.ended_at
         return [
             service.name
             for service in self.services
-            if min(service.stuck_for(), answered_for) > STUCK_AFTER_S
+            if min(service.stuck_for(), reachable_for, connectivity.failed_for(service.task)) > STUCK_AFTER_S
         ]
 
     def readiness(self) -> dict[str, object]:

@@ -46,6 +46,11 @@ class Service:
         """Work until cancelled."""
         raise NotImplementedError
 
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """The loop's task; None until it is started."""
+        return self._task
+
     def beat(self) -> None:
         """Note progress."""
         self._busy_since = self.clock.monotonic()
