@@ -104,6 +104,7 @@ class Claimer(Service):
                 await self._connectivity.failed("control", error, self.name)
                 continue
             except NoGroup as error:
+                self._connectivity.answered("control", self.name)
                 await self._recreate(error.stream)  # the reader begins only after us, and may be waiting
                 continue
             except RedisRefused as error:

@@ -149,6 +149,7 @@ class Consumer(Service):
             self.rest()  # blocked; the socket's timeout bounds it
             entries = await self._reads.read(streams, count=count, block_ms=block_ms)
         except NoGroup as error:
+            self._answered()
             await self._recreate(error.stream)
         except RedisUnavailable as error:
             self._read_lost()

@@ -79,6 +79,7 @@ class Retries(Service):
                 await self._connectivity.failed("control", error, self.name)
                 continue
             except NoGroup as error:
+                self._connectivity.answered("control", self.name)
                 await self._recreate(error.stream)  # the reader may have paused every domain
                 continue
             except RedisRefused as error:

@@ -104,6 +104,9 @@ class Sequencer(Service):
             except RedisUnavailable as error:
                 self.beat()
                 await self._connectivity.failed("state", error)
+            except RedisRefused:
+                self._connectivity.answered("state")
+                raise
             else:
                 self._connectivity.answered("state")
                 return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from event_router.core.breaker import EntryKey
-from event_router.core.errors import RedisUnavailable
+from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
 from event_router.core.event import Entry
 from event_router.core.retry import RetryPolicy
 from event_router.runtime.connectivity import Connectivity
@@ -99,6 +99,9 @@ class Starts:
             except RedisUnavailable as error:
                 again = True
                 await self._connectivity.failed("control", error, "start")
+            except (NoGroup, RedisRefused):
+                self._connectivity.answered("control", "start")
+                raise
             else:
                 self._connectivity.answered("control", "start")
                 return counts

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from event_router.core.errors import EventRouterError, NoGroup, RedisDenied
+from event_router.core.errors import EventRouterError, NoGroup, RedisDenied, RedisRefused
 from event_router.core.event import Event
 from event_router.core.state import StateTransaction
 from event_router.runtime.router import STUCK_AFTER_S
@@ -24,6 +24,29 @@ async def failing(runtime: Runtime, *callers: tuple[str, EventRouterError]) -> N
     """Note that these roles' calls fail."""
     for role, error in callers:
         await runtime.connectivity.failed(role, error)
+
+
+class TestAnswers:
+    @pytest.mark.parametrize("answer", [NoGroup(BIKES), RedisRefused("WRONGTYPE")])
+    async def test_an_error_reply_ends_the_outage_of_who_counts_starts(
+        self, answer: EventRouterError
+    ) -> None:
+        runtime = Runtime()
+        runtime.claims.errors["count_start"] = [AWAY, answer]
+        with pytest.raises(type(answer)):
+            await runtime.starts.start(BIKES, [entry(1)])
+        assert runtime.connectivity.up
+
+    async def test_an_error_reply_ends_the_outage_of_who_reads_state(self) -> None:
+        async def read(event: Event[Any], state: StateTransaction) -> None:
+            await state.entity("bike", event.data.bike_id).get("rides")
+
+        async with Runtime(read) as runtime:
+            runtime.state.errors = [AWAY, RedisRefused("ERR")]
+            runtime.accept(entry(1))
+            await until(lambda: len(runtime.state.reads) == 2)
+            await settled(20)
+            assert runtime.connectivity.up
 
 
 class TestEndOfAnOutage:
