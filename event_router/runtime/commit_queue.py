@@ -32,6 +32,7 @@ class CommitQueue:
         self._ready: deque[Delivery] = deque()
         self._alone: deque[Delivery] = deque()
         self._under_way: list[list[Delivery]] = []
+        self._holding = False
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._behind: list[asyncio.Future[None]] = []
 
@@ -69,9 +70,15 @@ class CommitQueue:
     def settled(self, batch: list[Delivery]) -> None:
         """Note that a batch that was taken out is no longer under way."""
         self._under_way = [other for other in self._under_way if other is not batch]
+        if not self._under_way:
+            self._holding = False
         _release(self._behind)
         if self._waiting and self._due():
             self._wake()
+
+    def hold(self) -> None:
+        """Give out no batch until all are settled that are under way: one of them is sent again."""
+        self._holding = bool(self._under_way)
 
     def is_behind(self, batch: list[Delivery]) -> bool:
         """Whether a batch that was taken out before this one is still under way."""
@@ -99,6 +106,8 @@ class CommitQueue:
     def _due(self) -> bool:
         if not self._under_way:
             return bool(self._ready or self._alone)
+        if self._holding:
+            return False
         return bool(self._alone) or len(self._ready) >= min(WORTH_A_SECOND, self.limit)
 
     def _wake(self) -> None:

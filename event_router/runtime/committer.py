@@ -139,10 +139,12 @@ class Committer(Service):
                 raise
             except NoGroup as error:
                 self._connectivity.answered("commit", self._caller)
+                self._queue.hold()
                 await self._recreate(error.stream)
                 await self._keep_order(batch)
             except RedisUnavailable as error:
                 sent.resent = True
+                self._queue.hold()
                 await self._connectivity.failed("commit", error, self._caller)
                 await self._keep_order(batch)
             else:
@@ -180,6 +182,7 @@ class Committer(Service):
     async def _isolate(self, batch: list[Delivery], error: RedisRefused, *, resent: bool) -> None:
         """Redis refused the whole batch for good: find the entry it refuses, spare the others."""
         if len(batch) > 1:
+            self._queue.hold()
             middle = len(batch) // 2
             await self.commit(batch[:middle], resent)
             await self.commit(batch[middle:], resent)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
+import pytest
+
 from event_router.core.errors import NoGroup, RedisRefused
 from event_router.core.event import Event
 from event_router.core.outcome import Answer, DeadLetter, Verdict
@@ -132,6 +134,21 @@ class TestTwoAtOnce:
             runtime.commits.gate.set()
             await until(lambda: not len(runtime.in_flight))
             assert runtime.commits.sent == [b"0", b"1", b"0", b"0", b"0", b"0", b"1"]
+
+    @pytest.mark.parametrize("error", [AWAY, NoGroup(BIKES)])
+    async def test_none_is_begun_while_the_one_before_has_to_be_sent_again(self, error: Exception) -> None:
+        async with Runtime(services=(*BOTH, "sequencer")) as runtime:
+            runtime.commits.steps = [AWAY] * 1_000 if error is AWAY else [error]
+            runtime.group_port.errors = [AWAY] * 1_000
+            runtime.accept(entry(0))
+            await until(lambda: runtime.connectivity.up is False)
+            runtime.accept(*(entry(number, f"b{number}") for number in range(1, WORTH_A_SECOND + 1)))
+            await settled(50)
+            assert set(runtime.commits.sent) == {b"0"}
+            runtime.commits.steps.clear()
+            runtime.group_port.errors.clear()
+            await until(lambda: not len(runtime.in_flight))
+            assert runtime.commits.sent[-2:] == [b"0", b"1"]
 
     async def test_both_send_again_what_was_not_answered(self) -> None:
         async with Runtime(services=(*BOTH, "sequencer")) as runtime:
