@@ -17,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
-from event_router.core.errors import RedisUnavailable
+from event_router.core.errors import RedisDenied, RedisUnavailable
 from event_router.redis_client.address import RedisAddress
 from event_router.redis_client.connection_problems import check_tls_files, connection_problem
 from event_router.redis_client.replies import CONNECTION_LOST, translated
@@ -138,7 +138,7 @@ class Link:
         """
         [reply] = await self.pipeline([command])
         if isinstance(reply, Exception):
-            if isinstance(reply, RedisUnavailable):
+            if isinstance(reply, RedisUnavailable) and not isinstance(reply, RedisDenied):
                 # A demoted primary or one that loads its data: find the right one again.
                 await self._drop()
             raise reply

@@ -7,8 +7,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+import redis
 
-from event_router.core.errors import RedisRefused, RedisUnavailable
+from event_router.core.errors import RedisDenied, RedisRefused, RedisUnavailable
 from event_router.redis_client.address import parse_url
 from event_router.redis_client.connections import Link
 from tests.environment.proxy import Proxy
@@ -99,3 +100,19 @@ async def test_a_caller_that_is_cancelled_leaves_no_reply_to_another(link: Link,
     for reply, own in zip(others, expected, strict=True):
         assert isinstance(reply, RedisUnavailable) or reply == own
     assert await together(link, ("ECHO", "c"), ("ECHO", "d")) == [b"c", b"d"]
+
+
+async def test_a_denied_command_loses_no_reply_to_another(
+    server: Server, redis_client: redis.Redis, proxy: Proxy
+) -> None:
+    redis_client.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@all", "-append")
+    link = Link(parse_url(proxy.url.replace("//", "//reader:secret@")), timeout_s=5, name="event-router-test")
+    try:
+        await link.call("PING")
+        replies = await together(link, WAIT, ("APPEND", "a", "b"), ("ECHO", "c"))
+        assert isinstance(replies[1], RedisDenied)
+        assert [replies[0], replies[2]] == [None, b"c"]
+        assert proxy.accepted == 1
+    finally:
+        await link.close()
+        redis_client.execute_command("ACL", "DELUSER", "reader")
