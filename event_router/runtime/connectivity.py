@@ -85,7 +85,7 @@ class Connectivity:
         self._recoveries[role] += 1
         for waiting in self._waiting.pop(role, ()):
             _resolve(waiting)
-        self._note_end(reachable)
+        self._tell_change(reachable)
         if not self._failures:
             now = self._clock.monotonic()
             began, self._since = self._since, None
@@ -102,7 +102,7 @@ class Connectivity:
         reachable = self.reachable
         self._failures[role, caller] = count + 1
         (self._denied.add if isinstance(error, RedisDenied) else self._denied.discard)((role, caller))
-        self._note_end(reachable)
+        self._tell_change(reachable)
         task = asyncio.current_task()
         if task is not None:
             self._failed_at[task] = self._clock.monotonic()
@@ -117,9 +117,14 @@ class Connectivity:
         failed_at = None if task is None else self._failed_at.get(task)
         return float("inf") if failed_at is None else self._clock.monotonic() - failed_at
 
-    def _note_end(self, was_reachable: bool) -> None:
-        if self.reachable and not was_reachable:
+    def _tell_change(self, was_reachable: bool) -> None:
+        if self.reachable == was_reachable:
+            return
+        if was_reachable:
+            self._observer.unreachable(self.error)
+        else:
             self.ended_at = self._clock.monotonic()
+            self._observer.reachable_again()
 
     async def _pause(self, role: str, seconds: float) -> None:
         """Wait so long, or until the role's calls are answered again."""

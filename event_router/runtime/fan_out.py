@@ -35,7 +35,10 @@ class FanOutObserver(Observer):
 
 
 class Gate(Observer):
-    """Open unless the router finds that the streams Redis does not answer."""
+    """Open unless the router finds that the streams Redis does not answer.
+
+    What only waits for a permission does not close it: others need not wait for that.
+    """
 
     def __init__(self) -> None:
         self._open = asyncio.Event()
@@ -48,13 +51,13 @@ class Gate(Observer):
         """Whether Redis answers, as far as the router knows."""
         return self._open.is_set()
 
-    def outage_began(self, role: str, error: str) -> None:
+    def unreachable(self, error: str) -> None:
         """Close."""
         self.error = error
         self.outages += 1
         self._open.clear()
 
-    def outage_ended(self, seconds: float) -> None:
+    def reachable_again(self) -> None:
         """Open."""
         self._open.set()
 

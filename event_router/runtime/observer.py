@@ -50,10 +50,16 @@ class Observer:
         """Entries were trimmed before anybody read them."""
 
     def outage_began(self, role: str, error: str) -> None:
-        """Redis does not answer, or refuses."""
+        """Redis does not answer, or refuses or denies something that is waited for."""
 
     def outage_ended(self, seconds: float) -> None:
-        """Redis answers again."""
+        """Redis answers again, and everything."""
+
+    def unreachable(self, error: str) -> None:
+        """Redis does not answer, or refuses: not for want of a permission only."""
+
+    def reachable_again(self) -> None:
+        """Redis answers, if only by denying something."""
 
     def breaker_opened(self, domain: str, error: str) -> None:
         """A domain's handlers fail for want of something: its reading pauses."""

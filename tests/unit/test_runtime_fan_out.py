@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from event_router.core.errors import RedisUnavailable
+from event_router.core.errors import RedisDenied, RedisUnavailable
 from event_router.runtime.connectivity import Connectivity
 from event_router.runtime.fan_out import SETTLING_S, Gate, Patience
 from event_router.runtime.observer import Observers
@@ -14,7 +14,7 @@ AWAY = RedisUnavailable("away")
 
 
 def names(reports: Reports) -> list[str]:
-    return [report.name for report in reports.all]
+    return [report.name for report in reports.all if report.name.startswith("outage")]
 
 
 async def test_a_failure_of_a_server_of_its_own_is_told_at_once() -> None:
@@ -44,9 +44,9 @@ async def test_a_connection_that_an_outage_broke_is_no_outage_after_it() -> None
     reports, time, gate = Reports(), Time(), Gate()
     patience = Patience(Connectivity(time.clock, reports), gate)
     await patience.failed("relay", AWAY)
-    gate.outage_began("read", "away")
+    gate.unreachable("away")
     time.pass_(60)
-    gate.outage_ended(60)
+    gate.reachable_again()
     await patience.failed("relay", AWAY)
     assert names(reports) == []
 
@@ -54,13 +54,13 @@ async def test_a_connection_that_an_outage_broke_is_no_outage_after_it() -> None
 async def test_an_outage_of_the_router_is_waited_for_in_silence() -> None:
     reports, gate = Reports(), Gate()
     patience = Patience(Connectivity(Time().clock, reports), gate)
-    gate.outage_began("read", "away")
+    gate.unreachable("away")
     assert not gate.is_open
     waiting = [asyncio.create_task(patience.failed("relay", AWAY)), asyncio.create_task(patience.ready())]
     await settled()
     await asyncio.sleep(0.15)  # longer than the pause after a failure
     assert not any(task.done() for task in waiting)
-    gate.outage_ended(1.0)
+    gate.reachable_again()
     await until(waiting[1].done)
     await asyncio.gather(*waiting)
     assert names(reports) == []
@@ -68,5 +68,17 @@ async def test_an_outage_of_the_router_is_waited_for_in_silence() -> None:
 
 def test_observers_within_observers_are_told() -> None:
     gate = Gate()
-    Observers([Reports(), Observers([gate, Reports()])]).outage_began("read", "away")
+    Observers([Reports(), Observers([gate, Reports()])]).unreachable("away")
     assert not gate.is_open
+
+
+async def test_what_waits_for_a_permission_keeps_no_relay_waiting() -> None:
+    gate = Gate()
+    connectivity = Connectivity(Time().clock, Observers([gate]))
+    await connectivity.failed("denied commits", RedisDenied("NOPERM"))
+    assert gate.is_open
+    await connectivity.failed("read", AWAY)
+    assert (gate.is_open, gate.error) == (False, "away")
+    connectivity.answered("read")
+    assert gate.is_open
+    assert not connectivity.up

@@ -182,7 +182,8 @@ class TestConnectivity:
             assert repr(connectivity) == "<Connectivity down: control>"
         connectivity.answered("control", "one")
         assert connectivity.up
-        assert [name for name, _ in reports.all] == ["outage_began", "outage_ended"]
+        told = ["outage_began", "unreachable", "reachable_again", "outage_ended"]
+        assert [name for name, _ in reports.all] == told
 
     async def test_once_one_caller_is_answered_again_the_others_of_its_role_wait_no_longer(self) -> None:
         connectivity = Connectivity(Clock(lambda: 0.0, lambda: 0, lambda: 1e6), Reports())
