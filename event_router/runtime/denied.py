@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from event_router.core.errors import RedisDenied
@@ -41,6 +41,11 @@ class Denied(Generic[Item]):
 
     def __repr__(self) -> str:
         return f"<Denied {self._role}: {len(self._waiting) + len(self._asked)}>"
+
+    def __iter__(self) -> Iterator[Item]:
+        """Yield what is waited for."""
+        yield from self._waiting
+        yield from self._asked
 
     def settle(self, asked: Iterable[Item], denied: Sequence[Item], error: RedisDenied | None) -> None:
         """Take what was denied of all that was asked for together, and the error of one of them."""

@@ -219,7 +219,8 @@ class Router:
         finished.cancel()
         cancelled = await parts.dispatcher.cancel_running()
         counts: dict[EntryKey, int | None] = {}
-        for delivery in (*unstarted, *cancelled):
+        denied = [one for one in parts.committers[0].denied if one.letter is None]
+        for delivery in (*unstarted, *cancelled, *denied):
             counts[delivery.key] = max(0, delivery.attempt - 1)
         for delivery in parts.in_flight:
             counts.setdefault(delivery.key, None)  # its commit may still be under way

@@ -9,6 +9,7 @@ import pytest
 
 from event_router.core.errors import ConfigurationError, EventRouterError, NoGroup
 from event_router.core.event import Event
+from event_router.core.outcome import Answer, Verdict
 from event_router.core.state import StateTransaction
 from event_router.runtime.signals import StopRequest
 from tests.unit.runtime_assembled import MIN_IDLE_MS, Runtime
@@ -274,6 +275,17 @@ class TestStop:
             await life.takes(entry(1, note="quick"))
             assert not await life.stopped()
             assert left_by(runtime.claims) == {entry_id(1): (MIN_IDLE_MS, 1)}
+
+    async def test_what_waits_for_a_permission_gets_its_attempt_back(self) -> None:
+        async with Runtime(Held(), services=(), grace_s=0.4) as runtime:
+            life = await Life(runtime).joined()
+            runtime.commits.answer = lambda part: Answer(Verdict.DENIED, "run 'hset'")
+            await life.takes(entry(1, note="quick"), entry(2, note=""), entry(3, type="unheard_of"))
+            await until(lambda: runtime.reports.of("outage_began"))
+            assert not await life.stopped()
+            left = left_by(runtime.claims)
+            assert left.pop(entry_id(3)) == (MIN_IDLE_MS, 1), "what becomes a dead letter shall not run again"
+            assert left == dict.fromkeys((entry_id(1), entry_id(2)), (MIN_IDLE_MS, 0))
 
     async def test_without_redis_it_says_that_not_all_was_handed_over(self) -> None:
         async with Runtime(Held(), services=(), grace_s=0.4) as runtime:
