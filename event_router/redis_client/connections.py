@@ -167,11 +167,15 @@ class Link:
                     replies.append(translated(error))
             return replies
         except BaseException as error:
+            # Before Python 3.12 redis-py sends in a task: closed before that runs, it is an AttributeError.
+            lost = connection is not None and not connection.is_connected
             # Cancelled between request and reply, too: the reply must not answer the next command.
             if connection is not None and connection is self._connection:
                 await self._drop()
             if isinstance(error, CONNECTION_LOST):
                 raise translated(error) from error
+            if lost and isinstance(error, AttributeError):
+                raise RedisUnavailable("the connection was lost while the command was sent") from error
             raise
         finally:
             mine.set_result(None)

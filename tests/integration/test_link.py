@@ -116,3 +116,16 @@ async def test_a_denied_command_loses_no_reply_to_another(
     finally:
         await link.close()
         redis_client.execute_command("ACL", "DELUSER", "reader")
+
+
+async def test_a_connection_that_another_caller_drops_while_a_command_is_sent_is_lost(link: Link) -> None:
+    await link.call("PING")
+    first = asyncio.create_task(link.call(*WAIT))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    second = asyncio.create_task(link.call("ECHO", "a"))
+    first.cancel()
+    replies = await asyncio.gather(first, second, return_exceptions=True)
+    assert isinstance(replies[0], asyncio.CancelledError)
+    assert isinstance(replies[1], RedisUnavailable)
+    assert await link.call("ECHO", "b") == b"b"
