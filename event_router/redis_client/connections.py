@@ -136,16 +136,21 @@ class Link:
             NoGroup: the stream or its consumer group does not exist.
             RedisRefused: any other error reply.
         """
-        [reply] = await self.pipeline([command])
+        [reply], connection = await self._exchange([command])
         if isinstance(reply, Exception):
             if isinstance(reply, RedisUnavailable) and not isinstance(reply, RedisDenied):
                 # A demoted primary or one that loads its data: find the right one again.
-                await self._drop()
+                await self._drop(connection)
             raise reply
         return reply
 
     async def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send several commands at once; an error reply stands in the list as an exception."""
+        replies, _ = await self._exchange(commands)
+        return replies
+
+    async def _exchange(self, commands: Sequence[Sequence[Any]]) -> tuple[list[Any], AbstractConnection]:
+        """Return the replies, and the connection on which they came."""
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         connection = None
         try:
@@ -165,13 +170,12 @@ class Link:
                     raise
                 except Exception as error:
                     replies.append(translated(error))
-            return replies
+            return replies, connection
         except BaseException as error:
             # Before Python 3.12 redis-py sends in a task: closed before that runs, it is an AttributeError.
             lost = connection is not None and not connection.is_connected
             # Cancelled between request and reply, too: the reply must not answer the next command.
-            if connection is not None and connection is self._connection:
-                await self._drop()
+            await self._drop(connection)
             if isinstance(error, CONNECTION_LOST):
                 raise translated(error) from error
             if lost and isinstance(error, AttributeError):
@@ -182,27 +186,32 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection. It opens again with the next call."""
-        await self._drop()
+        await self._drop(self._connection)
         await self._pool.aclose()
 
     async def _connected(self) -> AbstractConnection:
         if not self.connected:
-            await self._drop()
-        if self._connection is None:
+            await self._drop(self._connection)
+        connection = self._connection
+        if connection is None:
             # Never the same object again: callers that wait know by it whether their replies still come.
-            self._connection = self._pool.make_connection()
+            connection = self._connection = self._pool.make_connection()
             try:
-                await self._connection.connect()
+                await connection.connect()
             except BaseException as error:
-                await self._drop()
+                await self._drop(connection)
                 if isinstance(error, Exception):
                     raise connection_problem(error, self._address) from error
                 raise
-        return self._connection
+            if connection is not self._connection:  # closed meanwhile
+                await asyncio.shield(connection.disconnect(nowait=True))
+                raise RedisUnavailable("the connection was closed while it was made")
+        return connection
 
-    async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
+    async def _drop(self, connection: AbstractConnection | None) -> None:
+        """Close a connection unless another one stands in its place already."""
+        if connection is not None and connection is self._connection:
+            self._connection = None
             await asyncio.shield(connection.disconnect(nowait=True))
 
 

@@ -129,3 +129,12 @@ async def test_a_connection_that_another_caller_drops_while_a_command_is_sent_is
     assert isinstance(replies[0], asyncio.CancelledError)
     assert isinstance(replies[1], RedisUnavailable)
     assert await link.call("ECHO", "b") == b"b"
+
+
+async def test_closed_while_it_connects_it_is_lost(link: Link) -> None:
+    call = asyncio.create_task(link.call("ECHO", "a"))
+    await asyncio.sleep(0)
+    await link.close()
+    with pytest.raises(RedisUnavailable):
+        await call
+    assert await link.call("ECHO", "b") == b"b"
