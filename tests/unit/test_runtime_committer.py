@@ -9,7 +9,7 @@ import pytest
 
 from event_router.core.errors import NoGroup, RedisRefused
 from event_router.core.event import Event
-from event_router.core.outcome import Answer, DeadLetter, Verdict
+from event_router.core.outcome import Answer, Answers, DeadLetter, Verdict
 from event_router.core.state import StateTransaction
 from event_router.runtime.commit_queue import WORTH_A_SECOND
 from tests.unit.runtime_assembled import MIN_IDLE_MS, Runtime
@@ -309,7 +309,7 @@ class TestRefusals:
         async with Runtime() as runtime:
             send, bad = runtime.commits.send, entry_id(5)
 
-            async def refusing(packed: bytes) -> list[Answer]:
+            async def refusing(packed: bytes) -> Answers:
                 ids = [part.settlement.id for part in runtime.commits.packed[int(packed)]]
                 if bad in ids:
                     raise RedisRefused("too many arguments")
