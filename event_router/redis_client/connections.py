@@ -172,13 +172,15 @@ class Link:
                     replies.append(translated(error))
             return replies, connection
         except BaseException as error:
-            # Before Python 3.12 redis-py sends in a task: closed before that runs, it is an AttributeError.
+            # Closed by another caller or the server and not yet known to be: sending is an AttributeError of
+            # redis-py then (before Python 3.12 it sends in a task), or a RuntimeError of uvloop.
             lost = connection is not None and not connection.is_connected
+            lost = lost and isinstance(error, AttributeError)
             # Cancelled between request and reply, too: the reply must not answer the next command.
             await self._drop(connection)
             if isinstance(error, CONNECTION_LOST):
                 raise translated(error) from error
-            if lost and isinstance(error, AttributeError):
+            if lost or isinstance(error, RuntimeError):
                 raise RedisUnavailable("the connection was lost while the command was sent") from error
             raise
         finally:

@@ -70,6 +70,8 @@ def translated(error: BaseException) -> EventRouterError:
     if isinstance(error, exceptions.NoScriptError):
         return NoScript(str(error))
     text = str(error)
+    if isinstance(error, RuntimeError) and "handler is closed" in text:  # uvloop's word for a lost connection
+        return RedisUnavailable("the connection was lost")
     if text.startswith(_PASSING_CODES):
         return RedisUnavailable(text)
     if text.startswith("NOGROUP") or "NOGROUP" in text[:80]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
+import uvloop
 
 from event_router.core.errors import RedisDenied, RedisRefused, RedisUnavailable
 from event_router.redis_client.address import parse_url
@@ -82,6 +84,33 @@ async def test_a_connection_that_was_closed_while_idle_loses_no_reply(link: Link
     proxy.cut()
     await noticed(lambda: not link.connected)
     assert await together(link, ("ECHO", "a"), ("ECHO", "b")) == [b"a", b"b"]
+
+
+def close_before_sending(connection: Any) -> None:
+    """Close the transport once the next command is on its way: later than anybody looks whether it stands."""
+    pack = connection.pack_commands
+
+    def closing(commands: Any) -> Any:
+        connection._writer.transport.abort()
+        return pack(commands)
+
+    connection.pack_commands = closing
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_connection_that_closes_under_a_caller_is_a_lost_one(server: Server, run: Any) -> None:
+    async def scenario() -> None:
+        link = Link(parse_url(server.url), timeout_s=5, name="event-router-test")
+        for _ in range(3):
+            await link.call("PING")
+            close_before_sending(link._connection)
+            replies = await together(link, ("ECHO", "a"), ("ECHO", "b"))
+            for reply, own in zip(replies, (b"a", b"b"), strict=True):
+                assert isinstance(reply, RedisUnavailable) or reply == own
+        assert await link.call("ECHO", "c") == b"c"
+        await link.close()
+
+    run(scenario())
 
 
 @pytest.mark.parametrize("cancelled", [0, 1, 2])
