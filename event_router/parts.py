@@ -202,6 +202,7 @@ def connected_parts(
         failures=failures,
         sequencer=sequencer,
         committers=committers,
+        denied=denied,
         suspects=suspects,
         retries=retries,
         leases=Leases(

@@ -115,10 +115,6 @@ class UnitOfWork(Effects):
         self.branches = []
         self.presence: list[StatusChange] | None = None
 
-    def read(self, key: str, field: str, value: str | None) -> None:
-        """Note what the handler read, None where the field was absent; the first answer stands."""
-        self.hash(key).note(field, value)
-
     def refuse_contradictions(self) -> None:
         """Refuse effects behind a condition that meet others of the unit on one field.
 

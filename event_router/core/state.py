@@ -121,10 +121,7 @@ class StateTransaction(msgspec.Struct, eq=False):
 
     def entity(self, entity_type: str, entity_id: str) -> Entity:
         """Return the entity kept in the hash `state:{entity_type}:{entity_id}`."""
-        key = self.names.entity(entity_type, entity_id)
-        self._reader.touch(key)
-        effects = self._unit.hash(key)
-        return Entity(key, effects, effects, self)
+        return self._at(self.names.entity(entity_type, entity_id))
 
     def statistics(self, kind: str, name: object) -> Statistics:
         """Return the counters kept in `stats:{kind}:{name}`; a date names its day."""
@@ -136,14 +133,8 @@ class StateTransaction(msgspec.Struct, eq=False):
 
     def human_input(self, job_id: str) -> HumanInputState:
         """Return the questions that a job puts to its user."""
-
-        def at(key: str) -> Entity:
-            self._reader.touch(key)
-            effects = self._unit.hash(key)
-            return Entity(key, effects, effects, self)
-
         return HumanInputState(
-            job_id, event=self.event, names=self.names, at=at, publish=self.publish, emit=self.emit
+            job_id, event=self.event, names=self.names, at=self._at, publish=self.publish, emit=self.emit
         )
 
     def presence(self, user_id: str, status: Status, *, connection: str | None = None) -> None:
@@ -194,6 +185,11 @@ class StateTransaction(msgspec.Struct, eq=False):
         time unless the message has one.
         """
         self._publish(self._unit, channel, message)
+
+    def _at(self, key: str) -> Entity:
+        self._reader.touch(key)
+        effects = self._unit.hash(key)
+        return Entity(key, effects, effects, self)
 
     def _statistics(self, effects: Effects, kind: str, name: object) -> Statistics:
         key = self.names.statistics(kind, encode_value(name))

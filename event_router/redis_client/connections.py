@@ -174,13 +174,14 @@ class Link:
         except BaseException as error:
             # Closed by another caller or the server and not yet known to be: sending is an AttributeError of
             # redis-py then (before Python 3.12 it sends in a task), or a RuntimeError of uvloop.
-            lost = connection is not None and not connection.is_connected
-            lost = lost and isinstance(error, AttributeError)
+            closed = isinstance(error, RuntimeError) or (
+                isinstance(error, AttributeError) and connection is not None and not connection.is_connected
+            )
             # Cancelled between request and reply, too: the reply must not answer the next command.
             await self._drop(connection)
             if isinstance(error, CONNECTION_LOST):
                 raise translated(error) from error
-            if lost or isinstance(error, RuntimeError):
+            if closed:
                 raise RedisUnavailable("the connection was lost while the command was sent") from error
             raise
         finally:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from event_router.core.keys import checkpoint_key
 from event_router.redis_client.connections import Link
 from event_router.redis_client.script import Script
-
-TRIM_AT_ONCE = 10_000
+from event_router.runtime.housekeeper import TRIM_AT_ONCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from event_router.core.entry_id import parse_id
 from event_router.redis_client.script import Caller, Script
 from event_router.redis_io.counting import count_entries
-
-TRIM_AT_ONCE = 10_000
-FULL_TRIM = TRIM_AT_ONCE // 2
-"""A step that trimmed so many may have left some: it trims whole nodes of the stream, never a part of one."""
+from event_router.runtime.housekeeper import FULL_TRIM, TRIM_AT_ONCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,11 +74,6 @@ class Committer(Service):
         self._caller = caller
         self.returns: Returns
 
-    @property
-    def denied(self) -> list[Delivery]:
-        """The deliveries, of both, whose commit waits for a permission."""
-        return list(self._denied)
-
     async def run(self) -> None:
         """Commit until cancelled."""
         try:

@@ -129,16 +129,21 @@ class Consumer(Service):
         error = await self._try_to_read(streams, count, None if self._interrupted else block_ms)
         if error is None:
             return
-        refused = {stream: error for stream in streams if len(streams) == 1}
-        for stream in streams if len(streams) > 1 else ():
-            if not self.quiet and (its_own := await self._try_to_read([stream], count, None)) is not None:
-                refused[stream] = its_own
+        refused = {streams[0]: error} if len(streams) == 1 else await self._read_one_by_one(streams, count)
         for stream, its_own in refused.items():
             self._observer.refused(f"read of {stream}", str(its_own))
             self._left_out[stream] = self.clock.monotonic() + WASTED_READ_PAUSE_S
         if not refused:
             self._observer.refused(f"read of {', '.join(streams)}", str(error))
             await asyncio.sleep(WASTED_READ_PAUSE_S)
+
+    async def _read_one_by_one(self, streams: Sequence[str], count: int) -> dict[str, RedisRefused]:
+        """Read each stream by itself; return those that were refused, each with its error."""
+        refused = {}
+        for stream in streams:
+            if not self.quiet and (error := await self._try_to_read([stream], count, None)) is not None:
+                refused[stream] = error
+        return refused
 
     async def _try_to_read(
         self, streams: Sequence[str], count: int, block_ms: int | None

@@ -12,7 +12,8 @@ from event_router.runtime.claimer import Claimer
 from event_router.runtime.committer import Committer
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.consumer import Consumer
-from event_router.runtime.delivery import InFlight
+from event_router.runtime.delivery import Delivery, InFlight
+from event_router.runtime.denied import Denied
 from event_router.runtime.dispatcher import Dispatcher
 from event_router.runtime.failures import Failures
 from event_router.runtime.groups import GroupKeeper
@@ -46,6 +47,7 @@ class Parts:
     failures: Failures
     sequencer: Sequencer
     committers: tuple[Committer, ...]
+    denied: Denied[Delivery]
     suspects: Suspects
     retries: Retries
     leases: Leases
@@ -219,7 +221,7 @@ class Router:
         finished.cancel()
         cancelled = await parts.dispatcher.cancel_running()
         counts: dict[EntryKey, int | None] = {}
-        denied = [one for one in parts.committers[0].denied if one.letter is None]
+        denied = [one for one in parts.denied if one.letter is None]
         for delivery in (*unstarted, *cancelled, *denied):
             counts[delivery.key] = max(0, delivery.attempt - 1)
         for delivery in parts.in_flight:

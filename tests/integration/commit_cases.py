@@ -108,7 +108,7 @@ class Case:
         """Return what is committed; `hashes` is what an up-to-date read finds."""
         read = UnitOfWork()
         for stale, key, field, value in self.reads:
-            read.read(key, field, value if stale else hashes.get(key, {}).get(field))
+            read.hash(key).note(field, value if stale else hashes.get(key, {}).get(field))
         if self.letter is not None:
             return Settlement(self.stream, self.entry_id, self.letter, read, self.unique_id)
         unit = unit_of(*self.unit)

@@ -98,7 +98,7 @@ class TestPrecedence:
     def unit(self, *, conflicting: bool, invalid: bool) -> UnitOfWork:
         unit = incrementing()
         if conflicting:
-            unit.read("k", "read", "something else")
+            unit.hash("k").note("read", "something else")
         if invalid:
             unit.hash("list").set("f", "v")
         return unit
@@ -124,7 +124,7 @@ class TestPrecedence:
         unit = UnitOfWork()
         unit.hash("list").set("f", "v")
         unit.hash("k").set("f", "v")
-        unit.read("k", "f", "something else")
+        unit.hash("k").note("f", "something else")
         assert bench.send(of(unit)) == [CONFLICT]
 
     def test_then_invalid_with_the_reason(self, bench: CommitBench) -> None:
@@ -159,7 +159,7 @@ class TestReads:
         if stored is not None:
             bench.client.hset("k", "f", as_bytes(stored))
         unit = incrementing()
-        unit.read("k", "f", read)
+        unit.hash("k").note("f", read)
         assert bench.send(of(unit)) == [answer]
         assert bench.client.hexists("k", "n") == (answer == COMMITTED)
 
@@ -170,8 +170,8 @@ class TestReads:
         unit = incrementing()
         stale = incrementing()
         for name in ("a", "b"):
-            unit.read("read", name, "1")
-            stale.read("read", name, "2" if name == field else "1")
+            unit.hash("read").note(name, "1")
+            stale.hash("read").note(name, "2" if name == field else "1")
         assert bench.send(of(stale)) == [CONFLICT]
         assert bench.send(of(unit)) == [COMMITTED]
 
@@ -180,14 +180,14 @@ class TestReads:
         bench.client.hset("k", "third", "there")
         unit = incrementing()
         for field in ("first", "second", "third", "fourth"):
-            unit.read("k", field, None)
+            unit.hash("k").note(field, None)
         assert bench.send(of(unit)) == [CONFLICT]
 
     def test_a_read_sees_what_earlier_entries_of_the_batch_left(self, bench: CommitBench) -> None:
         bench.deliver(STREAM, "1-0", "2-0", "3-0")
         second, third = incrementing(), incrementing()
-        second.read("k", "n", "1")
-        third.read("k", "n", "1")
+        second.hash("k").note("n", "1")
+        third.hash("k").note("n", "1")
         assert bench.send(of(incrementing(), second, third)) == [COMMITTED, COMMITTED, CONFLICT]
         assert bench.client.hget("k", "n") == b"2"
 
@@ -200,7 +200,7 @@ class TestNeighbours:
         partly.hash("k").increment("text", 1)
         partly.emit("log", {"a": "b"}, None)
         stale = incrementing()
-        stale.read("k", "f", "never")
+        stale.hash("k").note("f", "never")
         answers = bench.send(of(incrementing(), partly, incrementing(), stale, incrementing()))
         assert [answer.verdict.name for answer in answers] == [
             "COMMITTED",
@@ -219,9 +219,9 @@ class TestNeighbours:
         bench.deliver(STREAM, "1-0", "2-0", "3-0", "4-0")
         bench.client.hset("k", "other", "field")
         reading, both = incrementing(key="elsewhere"), UnitOfWork()
-        reading.read("k", "f", None)
-        reading.read("absent", "f", None)
-        both.read("absent", "f", None)
+        reading.hash("k").note("f", None)
+        reading.hash("absent").note("f", None)
+        both.hash("absent").note("f", None)
         emitting = []
         for key in ("k", "absent"):
             emitting.append(UnitOfWork())
@@ -284,7 +284,7 @@ class TestCheckpoint:
     def test_an_entry_that_stays_pending_holds_it_back(self, bench: CommitBench) -> None:
         bench.deliver(STREAM, "1-0", "2-0")
         stale = incrementing()
-        stale.read("k", "f", "never")
+        stale.hash("k").note("f", "never")
         assert bench.send(of(stale, incrementing())) == [CONFLICT, COMMITTED]
         assert bench.checkpoint(STREAM) == "(1-0"
 

@@ -199,7 +199,7 @@ class TestDedupe:
         bench.client.hset("k", "text", "x")
         invalid = Settlement(STREAM, "1-0", incrementing(field="text"), None, "a")
         stale = Settlement(STREAM, "2-0", incrementing(), None, "a")
-        stale.work.read("k", "text", "other")  # type: ignore[union-attr]
+        stale.work.hash("k").note("text", "other")  # type: ignore[union-attr]
         answers = bench.send([invalid, stale, *self.repeated("3-0")])
         assert [answer.verdict for answer in answers] == [
             Verdict.INVALID,

@@ -53,7 +53,7 @@ def limited(server: Server) -> Iterator[Limited]:
 def mixed() -> UnitOfWork:
     """Every kind of effect on hashes, streams and marks."""
     unit = UnitOfWork()
-    unit.read("state:user:1", "f", None)
+    unit.hash("state:user:1").note("f", None)
     user = unit.hash("state:user:1")
     user.set("f", "v")
     user.increment("n", 1)
@@ -148,7 +148,7 @@ def test_a_single_key_that_is_forbidden_leaves_only_its_entry_pending(
         unit = UnitOfWork()
         unit.hash(f"state:user:{user}").increment("n", 1)
         if reading:
-            unit.read(f"state:user:{user}", "f", None)
+            unit.hash(f"state:user:{user}").note("f", None)
         works.append(unit)
     answers = bench.send([Settlement(STREAM, f"{n}-0", work) for n, work in enumerate(works, start=1)])
     assert [answer.verdict for answer in answers] == [Verdict.COMMITTED, Verdict.DENIED, Verdict.COMMITTED]

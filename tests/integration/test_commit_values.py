@@ -132,7 +132,7 @@ class TestBesideOtherWrites:
         unit = setting(f="v")
         unit.hash("k").increment("n", amount)
         for field, value in read.items():
-            unit.read("k", field, value)
+            unit.hash("k").note(field, value)
         return unit
 
     def test_sums_and_merged_increments_add_up(self, bench: CommitBench) -> None:
@@ -181,9 +181,9 @@ class TestBesideOtherWrites:
         bench.client.hset("k", mapping=dict.fromkeys(fields, "1"))
         unit, stale = UnitOfWork(), UnitOfWork()
         for field in fields:
-            unit.read("k", field, "1")
+            unit.hash("k").note(field, "1")
             unit.hash("k").increment(field, 1)
-            stale.read("k", field, "1" if field == "f6999" else "2")
+            stale.hash("k").note(field, "1" if field == "f6999" else "2")
         assert bench.send(of(unit, stale)) == [COMMITTED, CONFLICT]
         assert set(bench.client.hvals("k")) == {b"2"}
 
@@ -297,7 +297,7 @@ def test_a_full_batch_blocks_redis_for_ten_milliseconds_at_most(bench: CommitBen
         unit.hash(f"u{number}").set_latest("last_login", "x", "1:1-1@s")
         unit.hash(f"u{number}").increment("login_count", 1)
         unit.hash("daily").increment("logins", 1)
-        unit.read(f"u{number}", "login_days", None)
+        unit.hash(f"u{number}").note("login_days", None)
         works.append(unit)
     bench.client.config_resetstat()
     started = time.monotonic()
@@ -318,7 +318,7 @@ def test_a_large_unit_weighs_as_much_as_many_in_a_batch(bench: CommitBench) -> N
     for number in range(10_000):
         large.hash("k").set(f"f{number}", "v")
         once.hash("k").set(f"f{number}", "v")
-        reading.read("k", f"f{number}", None)
+        reading.hash("k").note(f"f{number}", None)
     behind.branches.append(once)
     works = (ordinary, large, behind, reading, letter([b"x", b"x" * 1_000_000]))
     settlements = [Settlement(STREAM, "1-0", work) for work in works]

@@ -116,13 +116,13 @@ class Runtime:
         self.groups = GroupKeeper(groups=self.group_port, clock=clock, streams=EVERY_STREAM, **shared)
         self.sequencer = Sequencer(clock, self.state, self.connectivity)
         self.queue = CommitQueue(max_events)
-        denied = Denied(self.connectivity, "denied commits", self.queue.offer_again)
+        self.denied = Denied(self.connectivity, "denied commits", self.queue.offer_again)
         self.committers = tuple(
             Committer(
                 clock,
                 commits=self.commits,
                 queue=self.queue,
-                denied=denied,
+                denied=self.denied,
                 caller=caller,
                 recreate=self.groups.recreate,
                 postpone=lambda delivery, reason: self.failures.postpone(delivery, reason),

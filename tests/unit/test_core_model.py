@@ -63,7 +63,7 @@ class TestCommit:
     def test_stale_reads_conflict(self) -> None:
         state = model(k={"n": "1"})
         unit = incrementing()
-        unit.read("k", "n", None)
+        unit.hash("k").note("n", None)
         assert state.commit(of(unit)).verdict is Verdict.CONFLICT
 
     def test_a_dead_letter_keeps_the_bytes(self) -> None:

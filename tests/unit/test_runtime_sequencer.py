@@ -41,7 +41,7 @@ class Bench:
 async def read_by(turn: Turn, field: str = "a") -> str | None:
     """Read as an entity does: the unit notes it."""
     value = await turn.read(K, field)
-    turn.unit.read(K, field, value)
+    turn.unit.hash(K).note(field, value)
     return value
 
 
