@@ -51,15 +51,18 @@ class Decoder:
             )
         if len(flat) > 2 * MAX_FIELDS:
             raise InvalidEvent(f"entry of {len(flat) // 2} fields; at most {MAX_FIELDS}", "too_large")
-        values = dict(zip(flat[::2], flat[1::2], strict=True))
+        values = {flat[at]: flat[at + 1] for at in range(0, len(flat), 2)}
         if b"type" in values:
             raw_data = values.get(b"data")
             head = extra = None if raw_data is None else json_object("data", raw_data)
         else:
             values, head, extra = opened(values)
         route = self._route(domain, values, head)
+        moment: Any = values.get(b"timestamp")
         time_ms = entry.time_ms
-        if head is not None or b"timestamp" in values:
+        if moment is not None and len(moment) == 13 and moment.isdigit():  # epoch milliseconds, as is usual
+            time_ms = _not_ahead(int(moment), time_ms, _TIMESTAMP)
+        elif head is not None or moment is not None:
             moment = _member(values, head, "timestamp")
             if moment is not None:
                 time_ms = _event_time(moment, time_ms, _TIMESTAMP if head is extra else _TIME)
@@ -153,9 +156,12 @@ def _member(values: Values, head: Members | None, name: str) -> Any:
 
 def _event_time(value: object, entry_ms: int, what: str) -> int:
     try:
-        time_ms = parse_time(value)
+        return _not_ahead(parse_time(value), entry_ms, what)
     except ValueError as error:
         raise InvalidEvent(f"{what}: {error}") from None
+
+
+def _not_ahead(time_ms: int, entry_ms: int, what: str) -> int:
     if time_ms > entry_ms + DAY_MS:
         raise InvalidEvent(f"{what} lies more than 24 hours after the entry was added")
     return time_ms

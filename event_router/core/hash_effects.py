@@ -84,29 +84,35 @@ class HashEffects(msgspec.Struct, array_like=True, eq=False, gc=False):
         before = changes.get(field)
         if type(before) is tuple and before[0] != INCREMENT:
             self._refuse_mixture(field, "set")
-        if self.versioned and self._is_version(field):
-            self._refuse_mixture(field, "set")
+        if self.versioned and field[-8:] == ":version":
+            self._spare_version(field, "set")
         changes[field] = text
 
     def delete(self, field: str) -> None:
         """Delete a field, whatever this unit recorded for it before."""
         if type(field) is not str:
             check_names(field)
-        if self.versioned and self._is_version(field):
-            self._refuse_mixture(field, "delete")
+        if self.versioned and field[-8:] == ":version":
+            self._spare_version(field, "delete")
         self._change(field, False)
 
     def increment(self, field: str, amount: int) -> None:
         """Add to a field. Raises StateError for what 64 bits cannot hold."""
         if type(field) is not str:
             check_names(field)
-        if type(amount) is not int or not -_EXACT < amount < _EXACT:
+        exact = type(amount) is int and -_EXACT < amount < _EXACT
+        if not exact:
             amount = _checked(self.key, field, amount)
-        before = self.changes.get(field)
+        changes = self.changes
+        before = changes.get(field)
         if before is None:
-            if self.versioned and self._is_version(field):
-                self._refuse_mixture(field, "increment")
-            self._change(field, _addition(amount))
+            if self.versioned and field[-8:] == ":version":
+                self._spare_version(field, "increment")
+            change = amount if exact else _addition(amount)
+            if changes is NOTHING:
+                self.changes = {field: change}
+            else:
+                changes[field] = change
         elif before is False:
             self._change(field, str(amount))
         elif type(before) is str:
@@ -123,8 +129,10 @@ class HashEffects(msgspec.Struct, array_like=True, eq=False, gc=False):
         """Raise a field to at least this integer."""
         before = self.changes.get(field)
         known = type(before) is tuple and before[0] == MAXIMUM
-        if (before is not None and not known) or (self.versioned and self._is_version(field)):
+        if before is not None and not known:
             self._refuse_mixture(field, "maximum")
+        if self.versioned and field[-8:] == ":version":
+            self._spare_version(field, "maximum")
         least = _checked(self.key, field, value)
         if type(before) is tuple:
             least = max(least, int(before[1]))
@@ -134,13 +142,17 @@ class HashEffects(msgspec.Struct, array_like=True, eq=False, gc=False):
         """Set a field unless a later version of it is stored; the version stands in `{field}:version`."""
         text = value if type(value) is str and value.isascii() else encode_value(value)
         changes = self.changes
-        if changes is not NOTHING:
+        if changes is NOTHING:
+            self.changes = {field: (LATEST, version, text)}
+        else:
             before = changes.get(field)
             if before is not None and not is_latest(before):
                 self._refuse_mixture(field, "set_latest")
-            if f"{field}:version" in changes or (self.versioned and self._is_version(field)):
+            if f"{field}:version" in changes:
                 self._refuse_mixture(f"{field}:version", "set_latest")
-        self._change(field, (LATEST, version, text))
+            if self.versioned and field[-8:] == ":version":
+                self._spare_version(field, "set_latest")
+            changes[field] = (LATEST, version, text)
         self.versioned = True
 
     def clear(self) -> None:
@@ -156,9 +168,10 @@ class HashEffects(msgspec.Struct, array_like=True, eq=False, gc=False):
         else:
             self.changes[field] = change
 
-    def _is_version(self, field: str) -> bool:
-        """Whether the field is where the version of one set by `set_latest` stands."""
-        return field[-8:] == ":version" and is_latest(self.changes.get(field[:-8]))
+    def _spare_version(self, field: str, effect: str) -> None:
+        """Refuse an effect on a field where the version of one set by `set_latest` stands."""
+        if is_latest(self.changes.get(field[:-8])):
+            self._refuse_mixture(field, effect)
 
     def _refuse_mixture(self, field: str, effect: str) -> NoReturn:
         raise StateError(f"{self.key} {field}: {effect} contradicts another effect on the field")

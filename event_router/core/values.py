@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from functools import lru_cache
 
 from event_router.core.errors import StateError
 from event_router.core.timestamps import format_time, shortened, to_milliseconds
@@ -25,7 +26,7 @@ def encode_value(value: object) -> str:
     if type(value) is int:
         return str(value)
     if type(value) is date:
-        return value.isoformat()
+        return _day_text(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     if isinstance(value, bool):
@@ -43,6 +44,11 @@ def encode_value(value: object) -> str:
     raise StateError(
         f"{shortened(value)} cannot be stored: it is {type(value).__name__}, not text or a number"
     )
+
+
+@lru_cache(maxsize=1024)
+def _day_text(day: date) -> str:
+    return day.isoformat()  # many events are of one day
 
 
 def text_bytes(text: str) -> bytes:

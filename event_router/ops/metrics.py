@@ -7,8 +7,8 @@ an event. Labels are bounded: streams of the settings, registered event types or
 from __future__ import annotations
 
 import platform
-from bisect import bisect_left
-from collections import defaultdict
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -67,6 +67,16 @@ class Histogram:
         """Count one observation."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
+
+    def observe_all(self, values: list[float]) -> None:
+        """Count several observations; what is negative counts as 0 (clocks differ). Sorts the list."""
+        values.sort()
+        so_far = 0
+        for index, bound in enumerate((*self.bounds, float("inf"))):
+            up_to = bisect_right(values, bound)
+            self.counts[index] += up_to - so_far
+            so_far = up_to
+        self.total += sum(values[bisect_left(values, 0.0) :])
 
     def buckets(self) -> list[tuple[str, float]]:
         """Return (upper bound, cumulated count) as Prometheus wants them."""
@@ -167,14 +177,15 @@ class RouterMetrics(Observer, Collector):
         self._batch.observe(len(batch))
         now = self._clock.wall_ms() + self.clock_offset_ms
         processed = self._counters["events_processed"]
+        applied = [(delivery.entry.stream, delivery.label) for delivery in batch if delivery.letter is None]
+        for labels, count in Counter(applied).items():
+            processed[labels] += count
+        ages: defaultdict[str, list[float]] = defaultdict(list)
         for delivery in batch:
             entry = delivery.entry
-            if delivery.letter is None:
-                processed[entry.stream, delivery.label] += 1
-            age = self._age[entry.stream]
-            seconds_old = (now - entry.time_ms) / 1000
-            age.counts[bisect_left(AGE, seconds_old)] += 1
-            age.total += max(0.0, seconds_old)
+            ages[entry.stream].append((now - entry.time_ms) / 1000)
+        for stream, seconds_old in ages.items():
+            self._age[stream].observe_all(seconds_old)
 
     def failed(self, delivery: Delivery, error: str, retry_in_s: float | None) -> None:
         """Count a failed attempt."""

@@ -109,10 +109,13 @@ class Committer(Service):
         committed: list[Delivery] = []
         denied: list[Delivery] = []
         denial: RedisDenied | None = None
+        applied = Verdict.COMMITTED
+        applied_before = Verdict.SETTLED if resent else applied
         for delivery, answer in zip(batch, answers, strict=True):
-            if answer.verdict is Verdict.COMMITTED or (answer.verdict is Verdict.SETTLED and resent):
+            verdict = answer.verdict
+            if verdict is applied or verdict is applied_before:
                 committed.append(delivery)
-            elif answer.verdict is Verdict.DENIED:
+            elif verdict is Verdict.DENIED:
                 denied.append(delivery)
                 denial = RedisDenied(_prevented(answer.reason))
             else:

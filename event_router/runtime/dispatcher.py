@@ -23,6 +23,8 @@ from event_router.runtime.ports import CommitPort
 from event_router.runtime.sequencer import Sequencer
 
 ERROR_BYTES = 2_000
+MOST_IN_A_ROW = 64
+"""Handlers that follow one another before others in this process get their turn."""
 
 
 class FailureSink(Protocol):
@@ -222,6 +224,9 @@ class Dispatcher:
         worker = asyncio.current_task(loop)
         in_a_row = 0
         while True:
+            if in_a_row == MOST_IN_A_ROW:
+                in_a_row = 0
+                await asyncio.sleep(0)
             delivery = self._next()
             if delivery is None:
                 in_a_row = 0
@@ -229,25 +234,23 @@ class Dispatcher:
                 self._idle.append(idle)
                 await idle
                 continue
-            in_a_row += 1
-            if in_a_row % 64 == 1:
+            if not in_a_row:
                 loop.call_soon(self._wake)
-            elif in_a_row % 64 == 0:
-                await asyncio.sleep(0)
+            in_a_row += 1
             delivery.task = worker
             await self._handle(delivery)
 
     def _next(self) -> Delivery | None:
         """Return the next delivery whose handler shall run now."""
         if self._again:
-            return self._started(self._again.popleft())
+            return self._again.popleft()
         waiting = self._waiting
         while waiting and not self.quiet:
             delivery = waiting.popleft()
             if delivery.lost:
                 self._in_flight.remove(delivery)
             elif self._decoded(delivery):
-                return self._started(delivery)
+                return delivery
         return None
 
     def _decoded(self, delivery: Delivery) -> bool:
@@ -269,16 +272,12 @@ class Dispatcher:
         delivery.label = delivery.route.type
         return not self.failures.holds(delivery)
 
-    def _started(self, delivery: Delivery) -> Delivery:
-        delivery.started = self._clock.monotonic()
-        delivery.prepared = delivery.letter = None
-        delivery.turn = self._sequencer.turn()
-        self._running[delivery] = None
-        return delivery
-
     async def _handle(self, delivery: Delivery) -> None:
-        turn, route, event = delivery.turn, delivery.route, delivery.event
-        entry = delivery.entry
+        self._running[delivery] = None
+        delivery.started = started = self._clock.monotonic()
+        delivery.prepared = delivery.letter = None
+        delivery.turn = turn = self._sequencer.turn()
+        entry, route, event = delivery.entry, delivery.route, delivery.event
         letter: tuple[Reason, str] | None = None
         failure: str | None = None
         worker = delivery.task
@@ -310,7 +309,7 @@ class Dispatcher:
         while delivery.cancellations:
             delivery.cancellations -= 1
             worker.uncancel()  # type: ignore[union-attr]  # a worker is a task; it goes on with the next
-        self._observer.handled(delivery, self._clock.monotonic() - delivery.started)  # type: ignore[operator]  # it has
+        self._observer.handled(delivery, self._clock.monotonic() - started)
         if letter is not None:
             self.reject(delivery, *letter, decided_on=turn.unit)
         elif failure is not None:
