@@ -68,7 +68,7 @@ def main() -> None:
     versions: dict[str, str] = {}
     for number in range(options.rounds):
         with server(options.server) as port:
-            rates.setdefault("plain loop", []).append(loop_rate(port, options.events, number))
+            rates.setdefault("plain loop", []).append(loop_rate(port, options.events, number, "short"))
             for side, (name, at_once) in SIDES.items():
                 rate, used = framework_rate(options.python, port, options.events, name, at_once)
                 rates.setdefault(side, []).append(rate)
