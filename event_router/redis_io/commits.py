@@ -2,7 +2,8 @@
 
 Everything is text to the script: cmsgpack refuses msgpack's `bin`, drops trailing nils and loses
 digits above 2^53. Integers travel as decimals, but for increments of at most 15 digits, absence as
-`false`, raw bytes as msgpack `str`.
+`false`, raw bytes as msgpack `str`. The values of all units follow one another in one array, since
+tables are what costs the script most to read.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 import msgspec
 
 from event_router.core.channels import PRESENCE
-from event_router.core.effects import Effects, Emission, Newest, Once, UnitOfWork
-from event_router.core.hash_effects import HashEffects
+from event_router.core.effects import Effects, Emission, Newest, Once
+from event_router.core.hash_effects import LATEST, MAXIMUM, NOTHING, Change, HashEffects
 from event_router.core.keys import KeyNames, checkpoint_key, dead_letter_stream, dedupe_key
 from event_router.core.outcome import Answer, Answers, DeadLetter, Settlement, Verdict
 from event_router.core.values import text_bytes
@@ -37,12 +38,15 @@ class Prepared(msgspec.Struct, gc=False):
     """One entry's part of a commit as the script takes it.
 
     Attributes:
+        packed: its values, one behind the other, each in msgpack.
+        count: how many these are.
         weight: its share of a batch, 1 for an ordinary event, more for large ones.
         presence: it changes who is present.
     """
 
     stream: str
     packed: bytes
+    count: int
     weight: int
     presence: bool = False
 
@@ -82,28 +86,35 @@ class Commits:
     def prepare(self, settlement: Settlement) -> Prepared:
         """Pack one entry's part. Raises StateError for effects that contradict each other."""
         stream, work = settlement.stream, settlement.work
-        branches: Any = False
-        rest: tuple[Any, ...] = ()
+        values: list[Any] = [0, stream, settlement.id, False, 0]
         if isinstance(work, DeadLetter):
-            hashes: Sequence[Any] = () if settlement.decided_on is None else _only_read(settlement.decided_on)
-            emissions: Any = (_letter(settlement, work),)
-            if settlement.unique_id is not None:
-                rest = (False, self._dedupe(stream, settlement.unique_id, sets_mark=False))
+            if settlement.decided_on is not None:
+                for effects in settlement.decided_on.hashes.values():
+                    if effects.reads:
+                        _add_effects(values, HashEffects(effects.key, effects.reads, NOTHING), alone=True)
+            values[3] = ([_letter(settlement, work)], False, self._dedupe(settlement, sets_mark=False))
         else:
-            hashes, emissions = [*work.hashes.values()], work.emissions or False
-            if work.branches:
+            if work.presence:
+                values[4] = len(work.presence)
+                for change in work.presence:
+                    values += change
+            alone = not work.branches
+            if not alone:
                 work.refuse_contradictions()
+            for effects in work.hashes.values():
+                _add_effects(values, effects, alone)
+            if not alone or work.emissions or settlement.unique_id is not None:
                 branches = [*map(_branch, work.branches)]
-            if work.presence is not None or settlement.unique_id is not None:
-                rest = (work.presence or False, self._dedupe(stream, settlement.unique_id))
-        packed = _encoded((stream, settlement.id, hashes, emissions, branches, *rest))
+                values[3] = (work.emissions or False, branches or False, self._dedupe(settlement))
+        count = values[0] = len(values)
+        packed = _encoded(values)[1 if count < 16 else 3 if count < 0x1_0000 else 5 :]  # without its header
         weight = 1 if len(packed) < ORDINARY_BYTES else _weight(settlement, packed)
-        return Prepared(stream, packed, weight, bool(rest and rest[0]))
+        return Prepared(stream, packed, count, weight, values[4] > 0)
 
-    def _dedupe(self, stream: str, unique_id: str | None, *, sets_mark: bool = True) -> Any:
-        if unique_id is None or not self._dedupe_ttl_ms:
+    def _dedupe(self, settlement: Settlement, *, sets_mark: bool = True) -> Any:
+        if settlement.unique_id is None or not self._dedupe_ttl_ms:
             return False
-        return dedupe_key(stream, unique_id), sets_mark and str(self._dedupe_ttl_ms)
+        return dedupe_key(settlement.stream, settlement.unique_id), sets_mark and str(self._dedupe_ttl_ms)
 
     def pack(self, batch_of: Sequence[Settlement | Prepared]) -> bytes:
         """Return the batch as the script takes it; sending it again unchanged is safe."""
@@ -111,9 +122,8 @@ class Commits:
         streams = list({unit.stream: None for unit in units})
         presence = any(unit.presence for unit in units) and self._presence
         head = _pack((self._group, checkpoint_key(self._group), streams, presence))
-        # An array of five: the four above, then the array of units, each packed already.
-        size = len(units).to_bytes(4, "big")
-        return b"".join([b"\x95", head[1:], b"\xdd", size, *[unit.packed for unit in units]])
+        size = (1 + sum(unit.count for unit in units)).to_bytes(4, "big")
+        return b"".join([b"\xdd", size, head, *[unit.packed for unit in units]])
 
     async def send(self, packed: bytes) -> Answers:
         """Commit a packed batch and return the answer for each entry, in order.
@@ -145,20 +155,83 @@ def _encoded(message: Any) -> bytes:
         return _pack(_encodable(message))
 
 
+def _add_effects(values: list[Any], effects: HashEffects, alone: bool) -> None:
+    """Append what one event read of a hash, and its effects on it.
+
+    Args:
+        alone: the unit has no branches, which might count in the same fields.
+    """
+    key, reads, changes = effects.key, effects.reads or NOTHING, effects.changes
+    if effects.cleared:
+        changes = _of_cleared(changes)
+    counted: list[Any] = []
+    plain: list[Any] = []
+    versions: list[Any] = []
+    latest: list[Any] = []
+    raised: list[Any] = []
+    deleted: list[Any] = []
+    for field, change in changes.items():
+        kind = type(change)
+        if kind is str:
+            plain += (field, change)
+        elif kind is int:
+            counted += (field, change)
+        elif change is False:
+            deleted.append(field)
+        elif change[0] == LATEST:
+            version_field = f"{field}:version"
+            versions.append(version_field)
+            latest += (version_field, change[1], field, change[2])
+        else:
+            (raised if change[0] == MAXIMUM else counted).extend((field, change[1]))
+    # Increments beside other writes are a part of them, others are merged over the batch.
+    beside = counted if alone and (reads or plain or latest) else []
+    more: Any = False
+    if raised or deleted or effects.cleared or effects.ttl_ms is not None:
+        ttl_ms = False if effects.ttl_ms is None else effects.ttl_ms
+        more = (len(raised) // 2, effects.cleared, ttl_ms, deleted or False)
+    if reads or plain or latest or more:
+        place = len(values)
+        values += (0, len(reads), len(versions), len(beside) // 2, more)
+        values += reads.values()
+        values.append(key)
+        values += reads
+        values += versions
+        values += raised[::2]
+        values += beside[::2]
+        values += beside
+        values += plain
+        values += raised
+        values += latest
+        values[place] = len(values) - place
+    if counted and not beside:
+        values += (3 + len(counted), False, key)
+        values += counted
+
+
+def _of_cleared(changes: dict[str, Change]) -> dict[str, Change]:
+    """Return what is set of a hash that is cleared first: it has no stored values that count."""
+    texts: dict[str, Change] = {}
+    for field, change in changes.items():
+        if type(change) is tuple:
+            if change[0] == LATEST:
+                texts[f"{field}:version"] = change[1]
+            texts[field] = change[-1]
+        elif change is not False:
+            texts[field] = str(change)
+    return texts
+
+
 def _branch(branch: Once | Newest) -> tuple[Any, ...]:
+    hashes: list[Any] = []
+    for effects in branch.hashes.values():
+        _add_effects(hashes, effects, alone=False)
+    branches = [*map(_branch, branch.branches)]
+    its = (str(branch.ttl_ms), hashes, branch.emissions or False, branches or False)
     if isinstance(branch, Once):
-        return (ONCE, branch.mark, str(branch.ttl_ms), *_effects(branch))
-    return (NEWEST, branch.key, branch.version, str(branch.ttl_ms), branch.record, *_effects(branch))
-
-
-def _effects(effects: Effects) -> tuple[Any, Any, Any]:
-    branches = [*map(_branch, effects.branches)]
-    return [*effects.hashes.values()], effects.emissions or False, branches or False
-
-
-def _only_read(unit: UnitOfWork) -> list[Any]:
-    """Return what an event's handler read, without its effects."""
-    return [(effects.key, effects.reads, {}) for effects in unit.hashes.values() if effects.reads]
+        return (ONCE, branch.mark, *its)
+    record = [branch.key, "version", branch.version, *chain.from_iterable(branch.record.items())]
+    return (NEWEST, record, *its)
 
 
 def _weight(settlement: Settlement, packed: bytes) -> int:
@@ -191,10 +264,7 @@ def _encodable(value: Any) -> Any:
             return _raw(text_bytes(value))
     elif isinstance(value, list | tuple):
         return [_encodable(part) for part in value]
-    elif isinstance(value, dict):
-        parts = [_pack(_encodable(part)) for part in chain.from_iterable(value.items())]
-        return msgspec.Raw(b"".join([b"\xdf", len(value).to_bytes(4, "big"), *parts]))
-    elif isinstance(value, HashEffects | Emission):
+    elif isinstance(value, Emission):
         return [_encodable(getattr(value, name)) for name in value.__struct_fields__]
     return value
 
