@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from event_router.core.channels import PRESENCE
 from event_router.core.effects import Effects, Emission, Newest, Once
-from event_router.core.hash_effects import LATEST, MAXIMUM, NOTHING, Change, HashEffects
+from event_router.core.hash_effects import INCREMENT, LATEST, MAXIMUM, NOTHING, Change, HashEffects
 from event_router.core.keys import KeyNames, checkpoint_key, dead_letter_stream, dedupe_key
 from event_router.core.outcome import Answer, Answers, DeadLetter, Settlement, Verdict
 from event_router.core.values import text_bytes
@@ -91,7 +91,17 @@ class Commits:
             if settlement.decided_on is not None:
                 for effects in settlement.decided_on.hashes.values():
                     if effects.reads:
-                        _add_effects(values, HashEffects(effects.key, effects.reads, NOTHING), alone=True)
+                        reads = effects.reads
+                        values += (
+                            6 + 2 * len(reads),
+                            len(reads),
+                            0,
+                            0,
+                            False,
+                            *reads.values(),
+                            effects.key,
+                            *reads,
+                        )
             values[3] = ([_letter(settlement, work)], False, self._dedupe(settlement, sets_mark=False))
         else:
             if work.presence:
@@ -161,52 +171,81 @@ def _add_effects(values: list[Any], effects: HashEffects, alone: bool) -> None:
     Args:
         alone: the unit has no branches, which might count in the same fields.
     """
-    key, reads, changes = effects.key, effects.reads or NOTHING, effects.changes
-    if effects.cleared:
-        changes = _of_cleared(changes)
+    key = effects.key
+    reads: dict[str, Any] = effects.reads or NOTHING
+    changes: dict[str, Any] = effects.changes
+    more: Any = False
+    raised: list[Any] = []
+    if effects.cleared or effects.ttl_ms is not None:
+        more = (0, effects.cleared, _or_false(effects.ttl_ms), False)
+        if effects.cleared:
+            changes = _of_cleared(changes)
+    elif len(changes) == 1 and not reads:
+        for field, change in changes.items():
+            if type(change) is int:
+                values += (5, False, key, field, change)
+                return
     counted: list[Any] = []
     plain: list[Any] = []
     versions: list[Any] = []
     latest: list[Any] = []
-    raised: list[Any] = []
-    deleted: list[Any] = []
+    rare: list[str] = []
     for field, change in changes.items():
         kind = type(change)
         if kind is str:
-            plain += (field, change)
+            plain.append(field)
+            plain.append(change)
         elif kind is int:
-            counted += (field, change)
-        elif change is False:
-            deleted.append(field)
-        elif change[0] == LATEST:
+            counted.append(field)
+            counted.append(change)
+        elif kind is tuple and change[0] == LATEST:
             version_field = f"{field}:version"
             versions.append(version_field)
-            latest += (version_field, change[1], field, change[2])
+            latest.append(version_field)
+            latest.append(change[1])
+            latest.append(field)
+            latest.append(change[2])
         else:
-            (raised if change[0] == MAXIMUM else counted).extend((field, change[1]))
-    # Increments beside other writes are a part of them, others are merged over the batch.
-    beside = counted if alone and (reads or plain or latest) else []
-    more: Any = False
-    if raised or deleted or effects.cleared or effects.ttl_ms is not None:
-        ttl_ms = False if effects.ttl_ms is None else effects.ttl_ms
-        more = (len(raised) // 2, effects.cleared, ttl_ms, deleted or False)
+            rare.append(field)
+    if rare:
+        counted += _pairs(changes, rare, INCREMENT)
+        raised = _pairs(changes, rare, MAXIMUM)
+        deleted = [field for field in rare if changes[field] is False]
+        more = (len(raised) // 2, effects.cleared, _or_false(effects.ttl_ms), deleted or False)
     if reads or plain or latest or more:
-        place = len(values)
-        values += (0, len(reads), len(versions), len(beside) // 2, more)
+        # Increments beside other writes are a part of them, others are merged over the batch.
+        beside = counted if alone and (reads or plain or latest) else []
+        size = 6 + 2 * len(reads) + 5 * len(versions) + 3 * (len(beside) + len(raised)) // 2 + len(plain)
+        values += (size, len(reads), len(versions), len(beside) // 2, more)
         values += reads.values()
         values.append(key)
         values += reads
         values += versions
-        values += raised[::2]
-        values += beside[::2]
-        values += beside
-        values += plain
-        values += raised
+        if raised:
+            values += raised[::2]
+        if beside:
+            values += beside[::2]
+            values += beside
+        if plain:
+            values += plain
+        if raised:
+            values += raised
         values += latest
-        values[place] = len(values) - place
-    if counted and not beside:
+        if beside:
+            return
+    if counted:
         values += (3 + len(counted), False, key)
         values += counted
+
+
+def _pairs(changes: dict[str, Any], fields: Iterable[str], kind: int) -> list[Any]:
+    """Return fields and what becomes of them, in turn, of changes of one kind."""
+    those = [field for field in fields if changes[field] and changes[field][0] == kind]
+    return [part for field in those for part in (field, changes[field][1])]
+
+
+def _or_false(number: int | None) -> int | Literal[False]:
+    return False if number is None else number
 
 
 def _of_cleared(changes: dict[str, Change]) -> dict[str, Change]:
