@@ -10,20 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from event_router.core.channels import PRESENCE
-from event_router.core.effects import Effects, Emission, Newest, Once
-from event_router.core.hash_effects import INCREMENT, LATEST, MAXIMUM, NOTHING, Change, HashEffects
+from event_router.core.effects import Effects, Emission
 from event_router.core.keys import KeyNames, checkpoint_key, dead_letter_stream, dedupe_key
 from event_router.core.outcome import Answer, Answers, DeadLetter, Settlement, Verdict
 from event_router.core.values import text_bytes
 from event_router.redis_client.connections import Link
 from event_router.redis_client.script import Script
+from event_router.redis_io.commit_layout import add_effects, add_reads, as_branch
 
-ONCE, NEWEST = 1, 2
 ORDINARY_BYTES = 1_024
 """A unit that packs into less is an ordinary one."""
 BYTES_OF_WEIGHT = 4_096
@@ -91,17 +90,7 @@ class Commits:
             if settlement.decided_on is not None:
                 for effects in settlement.decided_on.hashes.values():
                     if effects.reads:
-                        reads = effects.reads
-                        values += (
-                            6 + 2 * len(reads),
-                            len(reads),
-                            0,
-                            0,
-                            False,
-                            *reads.values(),
-                            effects.key,
-                            *reads,
-                        )
+                        add_reads(values, effects.key, effects.reads)
             values[3] = ([_letter(settlement, work)], False, self._dedupe(settlement, sets_mark=False))
         else:
             if work.presence:
@@ -112,9 +101,9 @@ class Commits:
             if not alone:
                 work.refuse_contradictions()
             for effects in work.hashes.values():
-                _add_effects(values, effects, alone)
+                add_effects(values, effects, alone)
             if not alone or work.emissions or settlement.unique_id is not None:
-                branches = [*map(_branch, work.branches)]
+                branches = [*map(as_branch, work.branches)]
                 values[3] = (work.emissions or False, branches or False, self._dedupe(settlement))
         count = values[0] = len(values)
         packed = _encoded(values)[1 if count < 16 else 3 if count < 0x1_0000 else 5 :]  # without its header
@@ -163,114 +152,6 @@ def _encoded(message: Any) -> bytes:
         return _pack(message)
     except UnicodeEncodeError:  # some text is not UTF-8: rare, so it is looked for only now
         return _pack(_encodable(message))
-
-
-def _add_effects(values: list[Any], effects: HashEffects, alone: bool) -> None:
-    """Append what one event read of a hash, and its effects on it.
-
-    Args:
-        alone: the unit has no branches, which might count in the same fields.
-    """
-    key = effects.key
-    reads: dict[str, Any] = effects.reads or NOTHING
-    changes: dict[str, Any] = effects.changes
-    more: Any = False
-    raised: list[Any] = []
-    if effects.cleared or effects.ttl_ms is not None:
-        more = (0, effects.cleared, _or_false(effects.ttl_ms), False)
-        if effects.cleared:
-            changes = _of_cleared(changes)
-    elif len(changes) == 1 and not reads:
-        for field, change in changes.items():
-            if type(change) is int:
-                values += (5, False, key, field, change)
-                return
-    counted: list[Any] = []
-    plain: list[Any] = []
-    versions: list[Any] = []
-    latest: list[Any] = []
-    rare: list[str] = []
-    for field, change in changes.items():
-        kind = type(change)
-        if kind is str:
-            plain.append(field)
-            plain.append(change)
-        elif kind is int:
-            counted.append(field)
-            counted.append(change)
-        elif kind is tuple and change[0] == LATEST:
-            version_field = f"{field}:version"
-            versions.append(version_field)
-            latest.append(version_field)
-            latest.append(change[1])
-            latest.append(field)
-            latest.append(change[2])
-        else:
-            rare.append(field)
-    if rare:
-        counted += _pairs(changes, rare, INCREMENT)
-        raised = _pairs(changes, rare, MAXIMUM)
-        deleted = [field for field in rare if changes[field] is False]
-        more = (len(raised) // 2, effects.cleared, _or_false(effects.ttl_ms), deleted or False)
-    if reads or plain or latest or more:
-        # Increments beside other writes are a part of them, others are merged over the batch.
-        beside = counted if alone and (reads or plain or latest) else []
-        size = 6 + 2 * len(reads) + 5 * len(versions) + 3 * (len(beside) + len(raised)) // 2 + len(plain)
-        values += (size, len(reads), len(versions), len(beside) // 2, more)
-        values += reads.values()
-        values.append(key)
-        values += reads
-        values += versions
-        if raised:
-            values += raised[::2]
-        if beside:
-            values += beside[::2]
-            values += beside
-        if plain:
-            values += plain
-        if raised:
-            values += raised
-        values += latest
-        if beside:
-            return
-    if counted:
-        values += (3 + len(counted), False, key)
-        values += counted
-
-
-def _pairs(changes: dict[str, Any], fields: Iterable[str], kind: int) -> list[Any]:
-    """Return fields and what becomes of them, in turn, of changes of one kind."""
-    those = [field for field in fields if changes[field] and changes[field][0] == kind]
-    return [part for field in those for part in (field, changes[field][1])]
-
-
-def _or_false(number: int | None) -> int | Literal[False]:
-    return False if number is None else number
-
-
-def _of_cleared(changes: dict[str, Change]) -> dict[str, Change]:
-    """Return what is set of a hash that is cleared first: it has no stored values that count."""
-    texts: dict[str, Change] = {}
-    for field, change in changes.items():
-        if type(change) is tuple:
-            if change[0] == LATEST:
-                texts[f"{field}:version"] = change[1]
-            texts[field] = change[-1]
-        elif change is not False:
-            texts[field] = str(change)
-    return texts
-
-
-def _branch(branch: Once | Newest) -> tuple[Any, ...]:
-    hashes: list[Any] = []
-    for effects in branch.hashes.values():
-        _add_effects(hashes, effects, alone=False)
-    branches = [*map(_branch, branch.branches)]
-    its = (str(branch.ttl_ms), hashes, branch.emissions or False, branches or False)
-    if isinstance(branch, Once):
-        return (ONCE, branch.mark, *its)
-    record = [branch.key, "version", branch.version, *chain.from_iterable(branch.record.items())]
-    return (NEWEST, record, *its)
 
 
 def _weight(settlement: Settlement, packed: bytes) -> int:
