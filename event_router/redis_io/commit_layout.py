@@ -1,4 +1,4 @@
-"""How what an event read of hashes, and its effects on them, are laid out for the commit script (`commit.lua`).
+"""How what an event read of hashes, and its effects on them, are laid out for the commit script.
 
 The values stand one behind the other, so that the script need not build tables to read them, and the
 arguments of HMGET and HSET side by side.
