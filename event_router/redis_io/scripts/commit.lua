@@ -34,7 +34,8 @@ local ONCE, NEWEST = 1, 2
 local COMMITTED, SETTLED, CONFLICT, INVALID, DENIED, BROKEN = 1, 0, 2, 3, 4, 5
 local MAX_ARGS = 6000 -- unpack fails at about 8,000 values
 
-local call, try, unpack, pairs, type = redis.call, redis.pcall, unpack, pairs, type
+local call, try, may = redis.call, redis.pcall, redis.acl_check_cmd
+local unpack, pairs, type = unpack, pairs, type
 local match, find, min = string.match, string.find, math.min
 
 -- What it took. In Valkey the time stands still within a script, and Redis below 7.4 has no `os`.
@@ -67,11 +68,10 @@ local function denied(use, key)
     local class = match(key, '^[^:]*:[^:]*:') or key
     local samples = SAMPLES[use]
     for i = 1, asked[use][class] and 1 or #samples do
-        if not redis.acl_check_cmd(samples[i][1], key, unpack(samples[i], 2)) then return samples[i][1] .. ' on ' .. key end
+        local sample = samples[i]
+        if not may(sample[1], key, unpack(sample, 2)) then return sample[1] .. ' on ' .. key end
     end
-    if use == 'stream' and not asked[use][class] and not redis.acl_check_cmd('XINFO', 'STREAM', key) then
-        return 'XINFO on ' .. key
-    end
+    if use == 'stream' and not asked[use][class] and not may('XINFO', 'STREAM', key) then return 'XINFO on ' .. key end
     asked[use][class], permitted[use][key] = true, true
     return false
 end
@@ -171,8 +171,9 @@ local plan, planned = {}, 0 -- functions, each with three arguments
 local marks, versions, roomy = {}, {}, {}
 
 local function later(step, a, b, c)
-    plan[planned + 1], plan[planned + 2], plan[planned + 3], plan[planned + 4] = step, a, b or false, c or false
-    planned = planned + 4
+    local place = planned
+    plan[place + 1], plan[place + 2], plan[place + 3], plan[place + 4] = step, a, b or false, c or false
+    planned = place + 4
 end
 
 local set_fields, count_in, clear, delete_fields, expire, add_entry, set_mark, write_record
@@ -229,10 +230,12 @@ local function check_tallied(values, at)
         local field = values[i]
         local tally, stored = tally_of(key, field)
         if not tally then return no_integer(key, field, stored) end
-        local sum = plus(tally.sum, values[i + 1])
+        local before = tally.sum
+        local sum = plus(before, values[i + 1])
         if not fits(plus(tally.base, sum)) then return overflow(key, field) end
-        undo[undone + 1], undo[undone + 2], undo[undone + 3] = tally, tally.sum, tally.touched
-        undone = undone + 3
+        local place = undone
+        undo[place + 1], undo[place + 2], undo[place + 3] = tally, before, tally.touched
+        undone = place + 3
         tally.sum, tally.touched = sum, true
     end
 end
@@ -489,13 +492,13 @@ end
 for _, stream in ipairs(streams) do
     local proof = redis.pcall('XPENDING', stream, group, '-', '+', '1')
     if proof.err then return proof end
-    if not redis.acl_check_cmd('XACK', stream, group, '0-1') then
+    if not may('XACK', stream, group, '0-1') then
         return redis.error_reply('NOPERM this user has no permissions to run XACK on ' .. stream)
     end
 end
 local kept = redis.pcall('HGET', checkpoint_key, 'f')
 if type(kept) == 'table' and kept.err then return kept end
-if not redis.acl_check_cmd('HSET', checkpoint_key, 'f', 'v') then
+if not may('HSET', checkpoint_key, 'f', 'v') then
     return redis.error_reply('NOPERM this user has no permissions to run HSET on ' .. checkpoint_key)
 end
 
