@@ -9,6 +9,7 @@ do
     local match, find, format = string.match, string.find, string.format
 
     function canonical(s)
+        if #s < 16 and find(s, '^[1-9]%d*$') then return true end
         if not find(s, '^-?[1-9]%d*$') then return s == '0' end
         local digits = match(s, '%d+')
         if #digits ~= 19 then return #digits < 19 end
@@ -21,8 +22,8 @@ do
     end
 
     function text(n)
-        if type(n) == 'string' then return n end
-        return format('%.0f', n)
+        if n + 0 ~= n then return n end
+        return format('%d', n)
     end
 
     local function magnitude_less(a, b)
@@ -44,10 +45,10 @@ do
     end
 
     function plus(a, b)
-        if type(a) == 'number' and type(b) == 'number' then
-            local sum = a + b
+        local sum = a + b -- of texts, too; but those equal no number
+        if sum - b == a and sum - a == b then
             if sum > -1e15 and sum < 1e15 then return sum end
-            return format('%.0f', sum)
+            return format('%d', sum)
         end
         a, b = text(a), text(b)
         local a_negative, b_negative = a:byte(1) == 45, b:byte(1) == 45
@@ -65,7 +66,7 @@ do
     end
 
     function fits(n)
-        return type(n) == 'number' or canonical(n)
+        return n + 0 == n or canonical(n)
     end
 
     function less(a, b)

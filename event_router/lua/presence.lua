@@ -29,13 +29,16 @@ do
     local MOST_CONNECTIONS = 64 -- the newest count; which these are does not depend on order either
     local MOST_BYTES = 512 -- of a connection's name
     local CHUNK = 500 -- unpack fails at about 8,000 values
-    local call, unpack, max, min = redis.call, unpack, math.max, math.min
+    local call, unpack, max, min, find = redis.call, unpack, math.max, math.min, string.find
 
-    local function in_chunks(values, step, ...)
+    local function in_chunks(values, step, command, key, option)
         for first = 1, #values, CHUNK * step do
-            local command = { ... }
-            for i = first, min(#values, first + CHUNK * step - 1) do command[#command + 1] = values[i] end
-            call(unpack(command))
+            local last = min(#values, first + CHUNK * step - 1)
+            if option then
+                call(command, key, option, unpack(values, first, last))
+            else
+                call(command, key, unpack(values, first, last))
+            end
         end
     end
 
@@ -179,26 +182,27 @@ do
         return seen
     end
 
-    -- The time of a user's only change, where that has lapsed: all it tells of a user without a record.
-    local function lapsed_at(change, now_ms, ttl_ms)
-        if change.next or not RANK[change[3]] or not change[4] then return false end
-        local time = time_of(change, now_ms)
-        return time <= now_ms - ttl_ms and time
+    -- The time of a user's only change, as text, where that has lapsed: all it tells of a user without a record.
+    local function lapsed_at(change, lapsed)
+        local at = change[4]
+        if change.next or not at or not RANK[change[3]] or not find(at, '^%d+$') then return false end
+        return at + 0 <= lapsed and at
     end
 
-    -- Returns the users, and the first change of each, which leads to the next one.
+    -- Returns the users, and the first change of each, which leads to the next one and knows the last.
     local function by_user(changes)
-        local users, first, last = {}, {}, {}
+        local users, first, count = {}, {}, 0
         for i = 1, #changes do
             local change = changes[i]
             local user = change[1]
-            local before = last[user]
-            if before then
-                before.next = change
+            local known = first[user]
+            if known then
+                (known.last or known).next = change
+                known.last = change
             else
-                users[#users + 1], first[user] = user, change
+                count = count + 1
+                users[count], first[user] = user, change
             end
-            last[user] = change
         end
         return users, first
     end
@@ -250,12 +254,12 @@ do
         end
         for i = 1, #users do
             local user = users[i]
-            local past = not records[i] and lapsed_at(first[user], now_ms, ttl_ms)
+            local past = not records[i] and lapsed_at(first[user], now_ms - ttl_ms)
             if not past then
                 look_again(user, records[i])
-            elseif past > 0 then
-                seen[#seen + 1] = past
-                seen[#seen + 1] = user
+            elseif past ~= '0' then
+                local place = #seen
+                seen[place + 1], seen[place + 2] = past, user
             end
         end
         in_chunks(set, 2, 'HSET', RECORDS)

@@ -2,7 +2,8 @@
 
 Everything is text to the script: cmsgpack refuses msgpack's `bin`, drops trailing nils and loses
 digits above 2^53. Integers travel as decimals, but for increments of at most 15 digits, absence as
-`false`, raw bytes as msgpack `str`.
+`false`, raw bytes as msgpack `str`. The values of all units follow one another in one array, since
+tables are what costs the script most to read.
 """
 
 from __future__ import annotations
@@ -14,15 +15,14 @@ from typing import Any
 import msgspec
 
 from event_router.core.channels import PRESENCE
-from event_router.core.effects import Effects, Emission, Newest, Once, UnitOfWork
-from event_router.core.hash_effects import HashEffects
+from event_router.core.effects import Effects, Emission
 from event_router.core.keys import KeyNames, checkpoint_key, dead_letter_stream, dedupe_key
 from event_router.core.outcome import Answer, Answers, DeadLetter, Settlement, Verdict
 from event_router.core.values import text_bytes
 from event_router.redis_client.connections import Link
 from event_router.redis_client.script import Script
+from event_router.redis_io.commit_layout import add_effects, add_reads, as_branch
 
-ONCE, NEWEST = 1, 2
 ORDINARY_BYTES = 1_024
 """A unit that packs into less is an ordinary one."""
 BYTES_OF_WEIGHT = 4_096
@@ -37,12 +37,15 @@ class Prepared(msgspec.Struct, gc=False):
     """One entry's part of a commit as the script takes it.
 
     Attributes:
+        packed: its values, one behind the other, each in msgpack.
+        count: how many these are.
         weight: its share of a batch, 1 for an ordinary event, more for large ones.
         presence: it changes who is present.
     """
 
     stream: str
     packed: bytes
+    count: int
     weight: int
     presence: bool = False
 
@@ -82,28 +85,35 @@ class Commits:
     def prepare(self, settlement: Settlement) -> Prepared:
         """Pack one entry's part. Raises StateError for effects that contradict each other."""
         stream, work = settlement.stream, settlement.work
-        branches: Any = False
-        rest: tuple[Any, ...] = ()
+        values: list[Any] = [0, stream, settlement.id, False, 0]
         if isinstance(work, DeadLetter):
-            hashes: Sequence[Any] = () if settlement.decided_on is None else _only_read(settlement.decided_on)
-            emissions: Any = (_letter(settlement, work),)
-            if settlement.unique_id is not None:
-                rest = (False, self._dedupe(stream, settlement.unique_id, sets_mark=False))
+            if settlement.decided_on is not None:
+                for effects in settlement.decided_on.hashes.values():
+                    if effects.reads:
+                        add_reads(values, effects.key, effects.reads)
+            values[3] = ([_letter(settlement, work)], False, self._dedupe(settlement, sets_mark=False))
         else:
-            hashes, emissions = [*work.hashes.values()], work.emissions or False
-            if work.branches:
+            if work.presence:
+                values[4] = len(work.presence)
+                for change in work.presence:
+                    values += change
+            alone = not work.branches
+            if not alone:
                 work.refuse_contradictions()
-                branches = [*map(_branch, work.branches)]
-            if work.presence is not None or settlement.unique_id is not None:
-                rest = (work.presence or False, self._dedupe(stream, settlement.unique_id))
-        packed = _encoded((stream, settlement.id, hashes, emissions, branches, *rest))
+            for effects in work.hashes.values():
+                add_effects(values, effects, alone)
+            if not alone or work.emissions or settlement.unique_id is not None:
+                branches = [*map(as_branch, work.branches)]
+                values[3] = (work.emissions or False, branches or False, self._dedupe(settlement))
+        count = values[0] = len(values)
+        packed = _encoded(values)[1 if count < 16 else 3 if count < 0x1_0000 else 5 :]  # without its header
         weight = 1 if len(packed) < ORDINARY_BYTES else _weight(settlement, packed)
-        return Prepared(stream, packed, weight, bool(rest and rest[0]))
+        return Prepared(stream, packed, count, weight, values[4] > 0)
 
-    def _dedupe(self, stream: str, unique_id: str | None, *, sets_mark: bool = True) -> Any:
-        if unique_id is None or not self._dedupe_ttl_ms:
+    def _dedupe(self, settlement: Settlement, *, sets_mark: bool = True) -> Any:
+        if settlement.unique_id is None or not self._dedupe_ttl_ms:
             return False
-        return dedupe_key(stream, unique_id), sets_mark and str(self._dedupe_ttl_ms)
+        return dedupe_key(settlement.stream, settlement.unique_id), sets_mark and str(self._dedupe_ttl_ms)
 
     def pack(self, batch_of: Sequence[Settlement | Prepared]) -> bytes:
         """Return the batch as the script takes it; sending it again unchanged is safe."""
@@ -111,9 +121,8 @@ class Commits:
         streams = list({unit.stream: None for unit in units})
         presence = any(unit.presence for unit in units) and self._presence
         head = _pack((self._group, checkpoint_key(self._group), streams, presence))
-        # An array of five: the four above, then the array of units, each packed already.
-        size = len(units).to_bytes(4, "big")
-        return b"".join([b"\x95", head[1:], b"\xdd", size, *[unit.packed for unit in units]])
+        size = (1 + sum(unit.count for unit in units)).to_bytes(4, "big")
+        return b"".join([b"\xdd", size, head, *[unit.packed for unit in units]])
 
     async def send(self, packed: bytes) -> Answers:
         """Commit a packed batch and return the answer for each entry, in order.
@@ -143,22 +152,6 @@ def _encoded(message: Any) -> bytes:
         return _pack(message)
     except UnicodeEncodeError:  # some text is not UTF-8: rare, so it is looked for only now
         return _pack(_encodable(message))
-
-
-def _branch(branch: Once | Newest) -> tuple[Any, ...]:
-    if isinstance(branch, Once):
-        return (ONCE, branch.mark, str(branch.ttl_ms), *_effects(branch))
-    return (NEWEST, branch.key, branch.version, str(branch.ttl_ms), branch.record, *_effects(branch))
-
-
-def _effects(effects: Effects) -> tuple[Any, Any, Any]:
-    branches = [*map(_branch, effects.branches)]
-    return [*effects.hashes.values()], effects.emissions or False, branches or False
-
-
-def _only_read(unit: UnitOfWork) -> list[Any]:
-    """Return what an event's handler read, without its effects."""
-    return [(effects.key, effects.reads, {}) for effects in unit.hashes.values() if effects.reads]
 
 
 def _weight(settlement: Settlement, packed: bytes) -> int:
@@ -191,10 +184,7 @@ def _encodable(value: Any) -> Any:
             return _raw(text_bytes(value))
     elif isinstance(value, list | tuple):
         return [_encodable(part) for part in value]
-    elif isinstance(value, dict):
-        parts = [_pack(_encodable(part)) for part in chain.from_iterable(value.items())]
-        return msgspec.Raw(b"".join([b"\xdf", len(value).to_bytes(4, "big"), *parts]))
-    elif isinstance(value, HashEffects | Emission):
+    elif isinstance(value, Emission):
         return [_encodable(getattr(value, name)) for name in value.__struct_fields__]
     return value
 

@@ -235,6 +235,16 @@ class TestNeighbours:
             COMMITTED,
         ]
 
+    def test_an_absent_hash_that_was_read_may_have_become_a_stream(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0", "2-0", "3-0", "4-0")
+        reading, emitting, again = incrementing(), UnitOfWork(), incrementing(key="log")
+        reading.hash("log").note("f", None)
+        emitting.emit("log", {"a": "b"}, None)
+        again.hash("log").note("f", None)
+        answers = bench.send(of(reading, emitting, incrementing(key="log"), again))
+        wrong = Answer(Verdict.INVALID, "key 'log' is a stream, not a hash")
+        assert answers == [COMMITTED, COMMITTED, wrong, CONFLICT]
+
     def test_a_hash_that_is_asked_for_and_not_changed_does_not_matter(self, bench: CommitBench) -> None:
         bench.deliver(STREAM, "1-0")
         bench.client.set("text", "x")

@@ -156,6 +156,19 @@ class TestBesideOtherWrites:
         assert bench.send(of(unit)) == [COMMITTED]
         assert bench.client.hget("k", "n") == b"11"
 
+    def test_of_several_conditional_fields_those_that_lose_are_left_out(self, bench: CommitBench) -> None:
+        bench.deliver(STREAM, "1-0", "2-0")
+        stored = {"a": "a", "a:version": "9:1-1@s", "b": "b", "b:version": "1:1-1@s", "m": "9", "n": "1"}
+        bench.client.hset("k", mapping=stored)
+        unit = UnitOfWork()
+        for field, least in (("m", 5), ("n", 5)):
+            unit.hash("k").maximum(field, least)
+        for field in "abc":
+            unit.hash("k").set_latest(field, "new", "5:1-1@s")
+        assert bench.send(of(unit)) == [COMMITTED]
+        left = {"n": "5", "b": "new", "b:version": "5:1-1@s", "c": "new", "c:version": "5:1-1@s"}
+        assert bench.text_client.hgetall("k") == stored | left
+
     def test_a_cleared_hash_starts_anew(self, bench: CommitBench) -> None:
         bench.deliver(STREAM, "1-0", "2-0")
         bench.client.hset("k", mapping={"n": "7", "m": "9", "l": "x", "l:version": "9:1-1@s"})

@@ -23,7 +23,10 @@ versions = st.builds(
     numbers,
     numbers,
     st.sampled_from(["events:a", "events:b", "events:ä", "", "Events:a"]),
-) | st.text(st.sampled_from("01:-@a"), max_size=6)
+)
+times = st.integers(10**12, 10**13).map(str) | numbers
+timed = st.builds("{}:{}-{}@{}".format, times, numbers, st.sampled_from("01"), st.sampled_from(["s", "t"]))
+versions = versions | timed | st.text(st.sampled_from("01:-@a"), max_size=6)
 
 
 def evaluated(client: redis.Redis, name: str, expression: str, *arguments: object) -> Any:

@@ -1,32 +1,42 @@
 #!lua
 -- Commits a batch: for each unit of work validate, acknowledge, apply; never one in part.
 --
--- ARGV[1]: msgpack array {group, checkpoint key, streams, presence, units}; all values are text.
+-- ARGV[1]: msgpack array of {group, checkpoint key, streams, presence}, then the values of all units one after the
+--   other: a table for each unit, hash or list of fields would take longer to build than to check (measured).
+--   All values are text but for counts, ttls and increments of at most 15 digits; one that is absent is false.
 --   presence: false where no unit changes it, else {ttl, fan-out log, its maxlen, channel}
---   unit: {stream, entry id, hashes, emissions, branches, presence, dedupe}; false for an empty list from
---     the emissions on
---   hashes: {key, reads, changes, cleared, ttl or nil}
---   reads: false, or field -> value as it was read, false where it was absent
---   changes: field -> text that is set, number that is added (of at most 15 digits), false to delete it,
---     {LATEST, version, text}, {MAXIMUM, integer} or {INCREMENT, integer} (of more digits)
+--   unit: how many values it has, stream, entry id, rest, how many changes of presence it makes, these changes,
+--     hashes
+--   change of presence: user, connection or false, status, time; see presence.lua
+--   rest: false, or {emissions, branches, dedupe}, each of them false where there is none
 --   emissions: {stream, maxlen or false, names and values in turn}
---   branches: {ONCE, mark, ttl, hashes, emissions, branches} or
---     {NEWEST, key, version, ttl, record, hashes, emissions, branches}
---   presence: {user, connection or false, status, time}, see presence.lua
---   dedupe: false, or {mark, ttl or false}; where the mark stands the unit is settled without effects, else
---     it sets the mark if there is a ttl
+--   branches: {ONCE, mark, ttl, hashes, emissions, branches} or {NEWEST, record, ttl, hashes, emissions, branches},
+--     the hashes one after the other in an array, the record as HSET takes it: {key, 'version', version, ...}
+--   dedupe: {mark, ttl or false}; where the mark stands the unit is settled without effects, else it sets the mark
+--     if there is a ttl
+--   hash that is only counted in: how many values it has, false, key, fields and amounts in turn
+--   any other hash, so that what HMGET and HSET take stands side by side:
+--     how many values it has; how many fields were read, are set if a version is the latest, are incremented; more
+--     the values that were read, or false
+--     key, fields that were read, that hold versions, that are raised, that are incremented
+--     what is incremented: fields and amounts in turn
+--     what is set: fields and values in turn
+--     what is raised: fields and integers in turn
+--     what is set if its version is the latest: field of the version, version, field, value
+--   more: false, or {how many are raised, cleared, ttl or false, fields to delete or false}; what is cleared is
+--     deleted before the rest is applied
 -- Reply: one answer a unit: 1 committed, 0 settled before, 2 conflict, {3, reason} invalid,
 --   {4, what} denied by the ACL, {5, error} failed after the acknowledgement (never expected). Last, in
 --   place of an answer: the microseconds it took.
 -- Settled beats conflict beats invalid and denied.
 -- NOGROUP ends the script with nothing written. Times to live are milliseconds.
 local ONCE, NEWEST = 1, 2
-local LATEST, MAXIMUM, INCREMENT = 1, 2, 3
 local COMMITTED, SETTLED, CONFLICT, INVALID, DENIED, BROKEN = 1, 0, 2, 3, 4, 5
 local MAX_ARGS = 6000 -- unpack fails at about 8,000 values
 
-local call, unpack, pairs, next, type = redis.call, unpack, pairs, next, type
-local match, find = string.match, string.find
+local call, try, may = redis.call, redis.pcall, redis.acl_check_cmd
+local unpack, pairs, type = unpack, pairs, type
+local match, find, min = string.match, string.find, math.min
 
 -- What it took. In Valkey the time stands still within a script, and Redis below 7.4 has no `os`.
 local has_os, os_library = pcall(function() return os end)
@@ -38,7 +48,7 @@ end
 local begun = microseconds()
 
 local batch = cmsgpack.unpack(ARGV[1])
-local group, checkpoint_key, streams, presence, units = batch[1], batch[2], batch[3], batch[4], batch[5]
+local group, checkpoint_key, streams, presence = unpack(batch[1])
 
 -- Permissions and key types. Once a batch each kind of key is asked for every command, and each key for
 -- one that writes: rules may allow to read more keys than to write.
@@ -49,18 +59,19 @@ local SAMPLES = {
     mark = { { 'SET', 'v', 'NX', 'PX', '1' }, { 'EXISTS' } },
 }
 local asked, permitted, types = { hash = {}, stream = {}, mark = {} }, { hash = {}, stream = {}, mark = {} }, {}
+local hashes = permitted.hash -- and what is known of them: 'hash', 'hash or none', or true for nothing
 local claimed = {} -- what the unit makes of keys that do not exist yet
+local noted = false -- whether the unit left something in there, or in `marks` and `versions`
 
 local function denied(use, key)
     if permitted[use][key] then return false end
     local class = match(key, '^[^:]*:[^:]*:') or key
     local samples = SAMPLES[use]
     for i = 1, asked[use][class] and 1 or #samples do
-        if not redis.acl_check_cmd(samples[i][1], key, unpack(samples[i], 2)) then return samples[i][1] .. ' on ' .. key end
+        local sample = samples[i]
+        if not may(sample[1], key, unpack(sample, 2)) then return sample[1] .. ' on ' .. key end
     end
-    if use == 'stream' and not asked[use][class] and not redis.acl_check_cmd('XINFO', 'STREAM', key) then
-        return 'XINFO on ' .. key
-    end
+    if use == 'stream' and not asked[use][class] and not may('XINFO', 'STREAM', key) then return 'XINFO on ' .. key end
     asked[use][class], permitted[use][key] = true, true
     return false
 end
@@ -72,20 +83,21 @@ end
 local function wrong_type(use, key)
     local what = denied(use, key)
     if what then return DENIED, what end
-    local kind = types[key]
-    if not kind then
+    local known, kind = hashes[key], types[key]
+    if known == 'hash' then
+        kind = known
+    elseif known == 'hash or none' and use == 'hash' then
+        kind = 'none'
+    elseif not kind then
         kind = call('TYPE', key).ok
         types[key] = kind
     end
-    if kind == 'hash or none' and use ~= 'hash' then
-        kind = call('TYPE', key).ok
-        types[key] = kind
-    end
-    if kind == 'none' or kind == 'hash or none' then
+    if kind == 'none' then
         kind = claimed[key] or use
-        claimed[key] = use
+        claimed[key], noted = use, true
     end
     if kind ~= use then return INVALID, "key '" .. key .. "' is a " .. kind .. ', not a ' .. use end
+    if types[key] == 'hash' then hashes[key] = 'hash' end
 end
 
 -- Increments are summed per field over the batch and written once: key -> field -> {base, sum}.
@@ -99,8 +111,8 @@ local function write_tally(key, field, tally)
         call('HINCRBY', key, field, step)
         sum = plus(sum, step:byte(1) == 45 and step:sub(2) or '-' .. step)
     end
-    if tally.touched then call('HINCRBY', key, field, text(sum)) end
-    types[key] = 'hash'
+    call('HINCRBY', key, field, text(sum))
+    hashes[key] = 'hash'
 end
 
 local function flush_field(key, field)
@@ -152,29 +164,39 @@ local function exhausted(stream)
     end
 end
 
--- Validation. Decides conditions (`won`), gathers in `writes` what HSET shall write, and adds to the
--- tallies, noting in `undo` how to take that back.
+-- Validation. Plans what is to be done when all of the unit is found good, and adds to the tallies, noting in
+-- `undo` how to take that back.
 
+local plan, planned = {}, 0 -- functions, each with three arguments
 local marks, versions, roomy = {}, {}, {}
 
-local function read_fields(key, fields)
-    local pending = tallies[key]
-    if pending then
-        for i = 1, #fields do flush_field(key, fields[i]) end
+local function later(step, a, b, c)
+    local place = planned
+    plan[place + 1], plan[place + 2], plan[place + 3], plan[place + 4] = step, a, b or false, c or false
+    planned = place + 4
+end
+
+local set_fields, count_in, clear, delete_fields, expire, add_entry, set_mark, write_record
+
+-- The key, and fields of it, stand at first to last.
+local function read_fields(values, first, last)
+    local key = values[first]
+    if tallies[key] then
+        for i = first + 1, last do flush_field(key, values[i]) end
     end
-    if #fields < MAX_ARGS then return redis.pcall('HMGET', key, unpack(fields)) end
-    local values = {}
-    for i = 1, #fields, MAX_ARGS do
-        local part = redis.pcall('HMGET', key, unpack(fields, i, math.min(#fields, i + MAX_ARGS - 1)))
+    if last - first < MAX_ARGS then return try('HMGET', unpack(values, first, last)) end
+    local found = {}
+    for i = first + 1, last, MAX_ARGS do
+        local part = try('HMGET', key, unpack(values, i, min(last, i + MAX_ARGS - 1)))
         if part.err then return part end
-        for j = 1, #part do values[#values + 1] = part[j] end
+        for j = 1, #part do found[#found + 1] = part[j] end
     end
-    return values
+    return found
 end
 
 -- Of a wrong type HMGET answers an error, which is no value: the handler runs again and meets it.
-local function unreadable(key, values)
-    if refused_by_acl(values.err) then return DENIED, 'HMGET on ' .. key end
+local function unreadable(key, found)
+    if refused_by_acl(found.err) then return DENIED, 'HMGET on ' .. key end
     return CONFLICT
 end
 
@@ -186,161 +208,101 @@ local function overflow(key, field)
     return INVALID, 'field ' .. shown(field) .. " of key '" .. key .. "' would overflow 64 bits"
 end
 
-local function note_hash(key, values)
-    if types[key] ~= 'hash' then
-        for i = 1, #values do
-            if values[i] then
-                types[key] = 'hash'
-                return
-            end
+local function note_hash(key, found)
+    if hashes[key] == 'hash' then return end
+    for i = 1, #found do
+        if found[i] then
+            hashes[key] = 'hash'
+            return
         end
-        types[key] = types[key] or 'hash or none'
     end
+    hashes[key] = 'hash or none'
 end
 
-local function amount_of(change)
-    if type(change) == 'number' then return change end
-    return number(change[2])
-end
-
-local function check_tallied(key, changes, increments)
-    for i = 1, #increments do
-        local field = increments[i]
+local function check_tallied(values, at)
+    local key = values[at + 2]
+    if hashes[key] ~= 'hash' then
+        local status, reason = wrong_type('hash', key)
+        if status then return status, reason end
+        later(count_in, key)
+    end
+    for i = at + 3, at + values[at] - 1, 2 do
+        local field = values[i]
         local tally, stored = tally_of(key, field)
         if not tally then return no_integer(key, field, stored) end
-        local sum = plus(tally.sum, amount_of(changes[field]))
+        local before = tally.sum
+        local sum = plus(before, values[i + 1])
         if not fits(plus(tally.base, sum)) then return overflow(key, field) end
-        undo[undone + 1], undo[undone + 2], undo[undone + 3] = tally, tally.sum, tally.touched
-        undone = undone + 3
+        local place = undone
+        undo[place + 1], undo[place + 2], undo[place + 3] = tally, before, tally.touched
+        undone = place + 3
         tally.sum, tally.touched = sum, true
     end
 end
 
--- A hash that is cleared first has no stored values that count.
-local function gather_cleared(h)
-    local writes = { h[1] }
-    for field, change in pairs(h[3]) do
-        local kind = type(change)
-        if kind == 'number' then change = text(change) end
-        if kind == 'table' then
-            if change[1] == LATEST then
-                writes[#writes + 1] = field .. ':version'
-                writes[#writes + 1] = change[2]
-                change = change[3]
-            else
-                change = change[2]
-            end
-        end
-        if kind ~= 'boolean' then
-            writes[#writes + 1] = field
-            writes[#writes + 1] = change
-        end
-    end
-    if #writes > 1 then h.writes = writes end
-end
-
--- Reads everything the unit needs of one hash in one call. Increments beside other writes become a
--- part of them; increments alone, and those of a unit with branches, go to the tallies.
-local function check_hash(h, alone)
-    local key, reads, changes, cleared = h[1], h[2], h[3], h[4]
-    local wanted, expected, n = nil, 0, 0
-    if reads then
-        wanted = {}
-        for field in pairs(reads) do
-            n = n + 1
-            wanted[n] = field
-        end
-        expected = n
-    end
-    local status, reason
-    local increments, deletes
-    local written = n > 0
-    if not cleared then
-        for field, change in pairs(changes) do
-            local kind = type(change)
-            if kind == 'table' and change[1] ~= INCREMENT then
-                n, wanted = n + 1, wanted or {}
-                if change[1] == LATEST then
-                    wanted[n], written = field .. ':version', true
-                else
-                    wanted[n] = field
-                end
-            elseif kind == 'string' then
-                written = true
-            elseif kind == 'boolean' then
-                deletes = deletes or {}
-                deletes[#deletes + 1] = field
-            else
-                increments = increments or {}
-                increments[#increments + 1] = field
-            end
-        end
-        if deletes then h.deletes = deletes end
-        if increments and alone and written then
-            wanted = wanted or {}
-            for i = 1, #increments do wanted[n + i] = increments[i] end
-            n = n + #increments
-        elseif increments then
-            h.tallied = true
-        end
-    end
-    local values
-    if n > 0 then
-        local what = denied('hash', key)
+-- Reads everything the unit needs of one hash in one call. Behind the last field that is read stands what HSET
+-- shall write, and the key takes that field's place; conditional writes stand last, those that lose are left out.
+local function check_hash(values, at)
+    local reads, latest, increments, more = values[at + 1], values[at + 2], values[at + 3], values[at + 4]
+    if not reads then return check_tallied(values, at) end
+    local first, stop = at + 5 + reads, at + values[at] - 1
+    local key, raised = values[first], more and more[1] or 0
+    local wanted = reads + latest + raised + increments
+    local last, found = first + wanted, nil
+    if wanted > 0 then
+        local what = not hashes[key] and denied('hash', key)
         if what then return DENIED, what end
-        values = read_fields(key, wanted)
-        if values.err then
-            if expected > 0 then return unreadable(key, values) end
-            if refused_by_acl(values.err) then return DENIED, 'HMGET on ' .. key end
+        found = read_fields(values, first, last)
+        if found.err then
+            if reads > 0 then return unreadable(key, found) end
+            if refused_by_acl(found.err) then return DENIED, 'HMGET on ' .. key end
         else
-            for i = 1, expected do
-                if values[i] ~= reads[wanted[i]] then return CONFLICT end
+            for i = 1, reads do
+                if found[i] ~= values[at + 4 + i] then return CONFLICT end
             end
-            note_hash(key, values)
+            note_hash(key, found)
         end
     end
-    if n == 0 and not next(changes) and not cleared and not h[5] then return end -- asked for, and not changed
-    status, reason = wrong_type('hash', key)
-    if status then return status, reason end
-    if cleared then return gather_cleared(h) end
-    if h.tallied and not written and n == expected then return check_tallied(key, changes, increments) end
-    local writes, w, i = { key }, 1, expected
-    for field, change in pairs(changes) do
-        local kind = type(change)
-        if kind == 'string' then
-            writes[w + 1], writes[w + 2] = field, change
-            w = w + 2
-        elseif kind == 'table' and change[1] ~= INCREMENT then
-            i = i + 1
-            local stored = values[i]
-            if change[1] == LATEST then
-                if not stored or newer_version(change[2], stored) then
-                    writes[w + 1], writes[w + 2], writes[w + 3], writes[w + 4] = field, change[3], wanted[i], change[2]
-                    w = w + 4
-                end
-            else
-                if stored and not canonical(stored) then return no_integer(key, field, stored) end
-                if not stored or less(number(stored), number(change[2])) then
-                    writes[w + 1], writes[w + 2] = field, change[2]
-                    w = w + 2
-                end
-            end
-        end
-    end
-    if h.tallied then
-        status, reason = check_tallied(key, changes, increments)
+    if hashes[key] ~= 'hash' then
+        local status, reason = wrong_type('hash', key)
         if status then return status, reason end
-    elseif increments then
-        for at = 1, #increments do
-            local field, stored = increments[at], values[i + at] or '0'
-            if not canonical(stored) then return no_integer(key, field, stored) end
-            local sum = plus(number(stored), amount_of(changes[field]))
-            if not fits(sum) then return overflow(key, field) end
-            writes[w + 1], writes[w + 2] = field, text(sum)
-            w = w + 2
-        end
     end
-    if w > 1 then h.writes = writes end
+    local place = last + 1
+    for i = wanted - increments + 1, wanted do
+        local stored = found[i] or '0'
+        if not canonical(stored) then return no_integer(key, values[place], stored) end
+        local sum = plus(number(stored), values[place + 1])
+        if not fits(sum) then return overflow(key, values[place]) end
+        values[place + 1] = text(sum)
+        place = place + 2
+    end
+    place = stop - 4 * latest - 2 * raised + 1
+    local free = place
+    for i = reads + latest + 1, wanted - increments do
+        local field, least, stored = values[place], values[place + 1], found[i]
+        if stored and not canonical(stored) then return no_integer(key, field, stored) end
+        if not stored or less(number(stored), number(least)) then
+            values[free], values[free + 1] = field, least
+            free = free + 2
+        end
+        place = place + 2
+    end
+    for i = reads + 1, reads + latest do
+        local version, stored = values[place + 1], found[i]
+        if not stored or newer_version(version, stored) then
+            values[free], values[free + 1] = values[place], version
+            values[free + 2], values[free + 3] = values[place + 2], values[place + 3]
+            free = free + 4
+        end
+        place = place + 4
+    end
+    if more and more[2] then later(clear, key) end
+    if free > last + 1 then
+        values[last] = key
+        later(set_fields, values, last, free - 1)
+    end
+    if more and more[4] then later(delete_fields, key, more[4]) end
+    if more and more[3] then later(expire, key, more[3]) end
 end
 
 local function check_emission(emission)
@@ -351,146 +313,125 @@ local function check_emission(emission)
         if exhausted(stream) then return INVALID, "stream '" .. stream .. "' can take no more entries: its last id is the greatest" end
         roomy[stream] = true
     end
+    later(add_entry, emission)
 end
 
-local check
+local check_others
 
 local function check_branch(branch)
-    local key = branch[2]
-    if branch[1] == ONCE then
-        local what = denied('mark', key)
+    local kind, subject, ttl, its = branch[1], branch[2], branch[3], branch[4]
+    noted = true
+    if kind == ONCE then
+        local what = denied('mark', subject)
         if what then return DENIED, what end
-        branch.won = not marks[key] and call('EXISTS', key) == 0
-        marks[key] = true
-        if branch.won then return check(branch[4], branch[5], branch[6]) end
-        return
+        local stands = marks[subject] or call('EXISTS', subject) == 1
+        marks[subject] = true
+        if stands then return end
+        later(set_mark, subject, ttl)
+    else
+        local key, version = subject[1], subject[3]
+        local status, reason = wrong_type('hash', key)
+        if status then return status, reason end
+        flush_field(key, 'version')
+        local stored = versions[key] or call('HGET', key, 'version')
+        if stored and not newer_version(version, stored) then return end
+        versions[key] = version
+        later(write_record, subject, ttl)
     end
-    local status, reason = wrong_type('hash', key)
-    if status then return status, reason end
-    flush_field(key, 'version')
-    local stored = versions[key] or call('HGET', key, 'version')
-    branch.won = not stored or newer_version(branch[3], stored)
-    if branch.won then
-        versions[key] = branch[3]
-        return check(branch[6], branch[7], branch[8])
+    local at = 1
+    while its[at] do
+        local status, reason = check_hash(its, at)
+        if status then return status, reason end
+        at = at + its[at]
     end
+    return check_others(branch[5], branch[6])
 end
 
-local function check_others(emissions, branches)
-    local status, reason
-    if emissions then
-        for i = 1, #emissions do
-            status, reason = check_emission(emissions[i])
-            if status then return status, reason end
-        end
-    end
-    if branches then
-        for i = 1, #branches do
-            status, reason = check_branch(branches[i])
-            if status then return status, reason end
-        end
-    end
-end
-
-function check(hashes, emissions, branches)
-    for i = 1, #hashes do
-        local status, reason = check_hash(hashes[i])
+function check_others(emissions, branches)
+    for i = 1, emissions and #emissions or 0 do
+        local status, reason = check_emission(emissions[i])
         if status then return status, reason end
     end
-    return check_others(emissions, branches)
+    for i = 1, branches and #branches or 0 do
+        local status, reason = check_branch(branches[i])
+        if status then return status, reason end
+    end
 end
 
 -- Reads that changed matter more than whatever else is wrong: the handler decided on them.
-local function check_unit(hashes, emissions, branches)
+local function check_unit(at, stop, rest)
     local status, reason
-    for i = 1, #hashes do
-        if hashes[i][2] or not status then
-            local found, why = check_hash(hashes[i], not branches)
+    while at < stop do
+        local size, reads = batch[at], batch[at + 1]
+        if not status or reads and reads > 0 then
+            local found, why = check_hash(batch, at)
             if found == CONFLICT then return CONFLICT end
             if not status then status, reason = found, why end
         end
+        at = at + size
     end
-    if status then return status, reason end
-    return check_others(emissions, branches)
+    if status or not rest then return status, reason end
+    return check_others(rest[1], rest[2])
 end
 
 -- Application: nothing here may fail.
 
-local apply
+local stream, id -- of the unit in hand
 
-local function set_fields(key, writes)
+-- The key, then fields and values, stand at first to last.
+function set_fields(values, first, last)
+    local key = values[first]
     if tallies[key] then
-        for i = 2, #writes, 2 do flush_field(key, writes[i]) end
+        for i = first + 1, last, 2 do flush_field(key, values[i]) end
     end
-    if #writes < MAX_ARGS then
-        call('HSET', unpack(writes))
+    if last - first < MAX_ARGS then
+        call('HSET', unpack(values, first, last))
     else
-        for i = 2, #writes, MAX_ARGS do
-            call('HSET', key, unpack(writes, i, math.min(#writes, i + MAX_ARGS - 1)))
+        for i = first + 1, last, MAX_ARGS do
+            call('HSET', key, unpack(values, i, min(last, i + MAX_ARGS - 1)))
         end
     end
-    types[key] = 'hash'
+    hashes[key] = 'hash'
 end
 
-local function delete_fields(key, fields)
+function count_in(key) hashes[key] = 'hash' end -- written with the tallies
+
+function clear(key)
+    flush(key)
+    call('DEL', key)
+    hashes[key], types[key] = true, 'none'
+end
+
+function delete_fields(key, fields)
     flush(key) -- what is still to be written may keep the key, and its time to live
     for i = 1, #fields, MAX_ARGS do
-        call('HDEL', key, unpack(fields, i, math.min(#fields, i + MAX_ARGS - 1)))
+        call('HDEL', key, unpack(fields, i, min(#fields, i + MAX_ARGS - 1)))
     end
-    types[key] = nil
+    hashes[key], types[key] = true, nil
 end
 
-local function apply_hash(h)
-    local key = h[1]
-    if h[4] then
-        flush(key)
-        call('DEL', key)
-        types[key] = 'none'
-    end
-    if h.writes then set_fields(key, h.writes) end
-    if h.tallied then types[key] = 'hash' end -- written with the tallies
-    if h.deletes then delete_fields(key, h.deletes) end
-    if h[5] then
-        flush(key)
-        call('PEXPIRE', key, h[5])
-    end
-end
-
-local function apply_emission(emission)
-    if emission[2] then
-        call('XADD', emission[1], 'MAXLEN', '~', emission[2], '*', unpack(emission[3]))
-    else
-        call('XADD', emission[1], '*', unpack(emission[3]))
-    end
-    types[emission[1]] = 'stream'
-end
-
-local function apply_branch(branch, id)
-    if not branch.won then return end
-    local key = branch[2]
-    if branch[1] == ONCE then
-        call('SET', key, id, 'NX', 'PX', branch[3])
-        return apply(branch[4], branch[5], branch[6], id)
-    end
-    local writes = { key, 'version', branch[3] }
-    for field, value in pairs(branch[5]) do
-        writes[#writes + 1] = field
-        writes[#writes + 1] = value
-    end
+function expire(key, ttl)
     flush(key)
-    set_fields(key, writes)
-    call('PEXPIRE', key, branch[4])
-    return apply(branch[6], branch[7], branch[8], id)
+    call('PEXPIRE', key, ttl)
 end
 
-function apply(hashes, emissions, branches, id)
-    for i = 1, #hashes do apply_hash(hashes[i]) end
-    if emissions then
-        for i = 1, #emissions do apply_emission(emissions[i]) end
+function add_entry(emission)
+    local log, maxlen, fields = emission[1], emission[2], emission[3]
+    if maxlen then
+        call('XADD', log, 'MAXLEN', '~', maxlen, '*', unpack(fields))
+    else
+        call('XADD', log, '*', unpack(fields))
     end
-    if branches then
-        for i = 1, #branches do apply_branch(branches[i], id) end
-    end
+    types[log] = 'stream'
+    if hashes[log] then hashes[log] = true end
+end
+
+function set_mark(mark, ttl) call('SET', mark, id, 'NX', 'PX', ttl) end
+
+function write_record(record, ttl)
+    flush(record[1])
+    set_fields(record, 1, #record)
+    call('PEXPIRE', record[1], ttl)
 end
 
 local acknowledged
@@ -511,36 +452,38 @@ local function take_back()
     end
 end
 
-local function refused(unit, status, reason)
+local function refused(status, reason)
     take_back()
-    if #call('XPENDING', unit[1], group, unit[2], unit[2], 1) == 0 then return SETTLED end
+    if #call('XPENDING', stream, group, id, id, 1) == 0 then return SETTLED end
     if status == CONFLICT then return CONFLICT end
     return { status, reason }
 end
 
-local function process(unit)
-    local stream, id, changes, dedupe = unit[1], unit[2], unit[6], unit[7]
+local function process(at)
+    local rest, changes = batch[at + 3], batch[at + 4]
+    local dedupe = rest and rest[3]
     local status, reason
     if dedupe then
         local what = denied('mark', dedupe[1])
-        if what then return refused(unit, DENIED, what) end
+        if what then return refused(DENIED, what) end
         if call('EXISTS', dedupe[1]) == 1 then
             call('XACK', stream, group, id)
             return SETTLED
         end
     end
-    status, reason = check_unit(unit[3], unit[4], unit[5])
-    if not status and changes and presence_impossible() then status, reason = DENIED, presence_reason end
-    if status then return refused(unit, status, reason) end
+    local first = at + 5
+    status, reason = check_unit(first + 4 * changes, at + batch[at], rest)
+    if not status and changes > 0 and presence_impossible() then status, reason = DENIED, presence_reason end
+    if status then return refused(status, reason) end
     if call('XACK', stream, group, id) == 0 then
         take_back()
         return SETTLED
     end
     acknowledged = true
-    apply(unit[3], unit[4], unit[5], id)
+    for i = 1, planned, 4 do plan[i](plan[i + 1], plan[i + 2], plan[i + 3]) end
     if dedupe and dedupe[2] then call('SET', dedupe[1], id, 'PX', dedupe[2]) end
-    if changes then
-        for i = 1, #changes do presence_changes[#presence_changes + 1] = changes[i] end
+    for i = first, first + 4 * changes - 1, 4 do
+        presence_changes[#presence_changes + 1] = { batch[i], batch[i + 1], batch[i + 2], batch[i + 3] }
     end
     return COMMITTED
 end
@@ -549,33 +492,33 @@ end
 for _, stream in ipairs(streams) do
     local proof = redis.pcall('XPENDING', stream, group, '-', '+', '1')
     if proof.err then return proof end
-    if not redis.acl_check_cmd('XACK', stream, group, '0-1') then
+    if not may('XACK', stream, group, '0-1') then
         return redis.error_reply('NOPERM this user has no permissions to run XACK on ' .. stream)
     end
 end
 local kept = redis.pcall('HGET', checkpoint_key, 'f')
 if type(kept) == 'table' and kept.err then return kept end
-if not redis.acl_check_cmd('HSET', checkpoint_key, 'f', 'v') then
+if not may('HSET', checkpoint_key, 'f', 'v') then
     return redis.error_reply('NOPERM this user has no permissions to run HSET on ' .. checkpoint_key)
 end
 
-local answers, settled = {}, {}
-for i, unit in ipairs(units) do
-    undone, acknowledged = 0, false
-    if next(marks) then marks = {} end
-    if next(versions) then versions = {} end
-    if next(claimed) then claimed = {} end
-    local ok, answer = pcall(process, unit)
+local answers, settled, at = {}, {}, 2
+while batch[at] do
+    stream, id = batch[at + 1], batch[at + 2]
+    undone, planned, acknowledged = 0, 0, false
+    if noted then marks, versions, claimed, noted = {}, {}, {}, false end
+    local ok, answer = pcall(process, at)
     if not ok then
         local problem = type(answer) == 'table' and answer.err or tostring(answer)
         if acknowledged then
             answer = { BROKEN, problem }
         else
-            answer = refused(unit, refused_by_acl(problem) and DENIED or INVALID, problem)
+            answer = refused(refused_by_acl(problem) and DENIED or INVALID, problem)
         end
     end
-    answers[i] = answer
-    if answer == COMMITTED or answer == SETTLED then settled[unit[1]] = true end
+    answers[#answers + 1] = answer
+    if answer == COMMITTED or answer == SETTLED then settled[stream] = true end
+    at = at + batch[at]
 end
 for key in pairs(tallies) do flush(key) end
 
@@ -586,10 +529,12 @@ local function change_presence()
 end
 if #presence_changes > 0 then
     local ok, problem = pcall(change_presence)
-    for i, unit in ipairs(units) do
-        if not ok and unit[6] and answers[i] == COMMITTED then
+    at = 2
+    for i = 1, ok and 0 or #answers do
+        if batch[at + 4] > 0 and answers[i] == COMMITTED then
             answers[i] = { BROKEN, type(problem) == 'table' and problem.err or tostring(problem) }
         end
+        at = at + batch[at]
     end
 end
 
@@ -611,5 +556,5 @@ for _, stream in ipairs(streams) do
         if id then call('HSET', checkpoint_key, stream, id) end
     end
 end
-answers[#units + 1] = math.floor(microseconds() - begun)
+answers[#answers + 1] = math.floor(microseconds() - begun)
 return answers
