@@ -43,6 +43,7 @@ from event_router.runtime.pauses import Pauses
 from event_router.runtime.presence_expiry import PresenceExpiry
 from event_router.runtime.router import Router
 from event_router.runtime.services import Service
+from event_router.runtime.troubles import StreamTroubles
 from event_router.settings import Settings
 from event_router.tracing import tracing
 
@@ -102,6 +103,7 @@ def assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddres
         [metrics, LogObserver(clock, consumer), live.streams_observer, pause_reports, traced.observer]
     )
     connectivity = Connectivity(clock, observer)
+    troubles = StreamTroubles(connectivity, observer)
 
     def link(role: str, timeout_s: float = settings.redis_timeout_s) -> Link:
         return Link(address, timeout_s=timeout_s, name=f"event-router-{role}")
@@ -147,6 +149,7 @@ def assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddres
         group=group,
         metrics=metrics,
         observer=observer,
+        troubles=troubles,
         streams=every_stream,
     )
     parts = connected_parts(
@@ -158,6 +161,7 @@ def assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddres
         in_flight=in_flight,
         connectivity=connectivity,
         observer=observer,
+        troubles=troubles,
         paused=pauses.paused,
         refresh=figures.refresh,
     )

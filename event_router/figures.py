@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from event_router.core.errors import RedisRefused
 from event_router.ops.metrics import GroupFigures, RouterMetrics
 from event_router.redis_client.connections import Link
 from event_router.redis_io.groups import Groups
 from event_router.redis_io.lag import inspect
 from event_router.runtime.connectivity import Clock
 from event_router.runtime.observer import Observer
+from event_router.runtime.troubles import StreamTroubles
+
+FIGURES = "figures"
 
 
 class Figures:
@@ -29,6 +31,7 @@ class Figures:
         group: str,
         metrics: RouterMetrics,
         observer: Observer,
+        troubles: StreamTroubles,
         streams: Sequence[str],
     ) -> None:
         self._clock = clock
@@ -37,16 +40,16 @@ class Figures:
         self._group = group
         self._metrics = metrics
         self._observer = observer
+        self._troubles = troubles
         self._streams = streams
 
     async def refresh(self) -> None:
-        """Do all of it once. Raises RedisUnavailable; what is no stream keeps no other back."""
+        """Do all of it once. Raises RedisUnavailable; what one stream is refused keeps no other back."""
         for stream in self._streams:
-            try:
+            with self._troubles.apart(FIGURES, stream, needed=False):
                 await self._refresh(stream)
-            except RedisRefused as error:
+            if (FIGURES, stream) in self._troubles:
                 self._metrics.groups.pop(stream, None)  # unknown
-                self._observer.refused(f"figures of {stream}", str(error))
 
     async def _refresh(self, stream: str) -> None:
         status = await inspect(self._link, stream, self._group)

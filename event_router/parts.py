@@ -27,6 +27,7 @@ from event_router.runtime.router import Parts
 from event_router.runtime.sequencer import Sequencer
 from event_router.runtime.starts import Starts
 from event_router.runtime.suspects import Suspects
+from event_router.runtime.troubles import StreamTroubles
 from event_router.settings import Settings
 
 DEAD_AFTER_LEASES = 3
@@ -59,6 +60,7 @@ def connected_parts(
     in_flight: InFlight,
     connectivity: Connectivity,
     observer: Observer,
+    troubles: StreamTroubles,
     paused: Callable[[str], bool],
     refresh: Callable[[], Awaitable[None]],
 ) -> Parts:
@@ -67,6 +69,7 @@ def connected_parts(
     Args:
         streams: the streams of each domain.
         paused: whether an operator has paused a stream.
+        troubles: what is refused or denied on which stream.
         refresh: reads the groups' figures.
     """
     names, consumer = settings.key_names, settings.consumer_name
@@ -78,6 +81,7 @@ def connected_parts(
         in_flight=in_flight,
         connectivity=connectivity,
         observer=observer,
+        troubles=troubles,
         clock=clock,
         streams=every_stream,
     )
@@ -154,7 +158,7 @@ def connected_parts(
         dispatcher=dispatcher,
         connectivity=connectivity,
         recreate=groups.recreate,
-        observer=observer,
+        troubles=troubles,
         in_flight=in_flight,
         streams=streams,
         paused=paused,
@@ -169,6 +173,7 @@ def connected_parts(
         in_flight=in_flight,
         connectivity=connectivity,
         observer=observer,
+        troubles=troubles,
         recreate=groups.recreate,
         streams=every_stream,
         min_idle_ms=settings.claim_min_idle_ms,
@@ -183,6 +188,7 @@ def connected_parts(
         in_flight=in_flight,
         connectivity=connectivity,
         observer=observer,
+        troubles=troubles,
         recreate=groups.recreate,
         read_lost=claimer.read_lost,
         streams=streams,
@@ -190,6 +196,7 @@ def connected_parts(
         block_ms=settings.read_block_ms,
         max_in_flight=settings.max_in_flight,
         paused=paused,
+        knows_own=claimer.knows_own,
     )
 
     return Parts(
@@ -203,6 +210,7 @@ def connected_parts(
         sequencer=sequencer,
         committers=committers,
         denied=denied,
+        troubles=troubles,
         suspects=suspects,
         retries=retries,
         leases=Leases(
@@ -212,7 +220,7 @@ def connected_parts(
             suspects=suspects,
             failures=failures,
             connectivity=connectivity,
-            observer=observer,
+            troubles=troubles,
             min_idle_ms=settings.claim_min_idle_ms,
         ),
         overdue=Overdue(clock, dispatcher=dispatcher, timeout_s=settings.handler_timeout_s),
@@ -224,6 +232,7 @@ def connected_parts(
             refresh=refresh,
             connectivity=connectivity,
             observer=observer,
+            troubles=troubles,
             streams=every_stream,
             consumer=consumer,
             min_length=settings.stream_min_length,

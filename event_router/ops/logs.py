@@ -195,6 +195,15 @@ class LogObserver(Observer):
         """Say at debug what retention did."""
         self._log.debug("settled_entries_trimmed", stream=stream, entries=trimmed)
 
+    def stream_refused(self, stream: str, error: str) -> None:
+        """One ERROR when Redis begins to refuse something on a stream."""
+        effect = "other streams are served; this one is tried again"
+        self._log.error("stream_refused", stream=stream, error=error, effect=effect)
+
+    def stream_accepted(self, stream: str) -> None:
+        """One line when it refuses nothing there any more."""
+        self._log.warning("stream_accepted", stream=stream)
+
     def refused(self, what: str, error: str) -> None:
         """Say what Redis refuses for good."""
         left_out = self._refusals.passes()

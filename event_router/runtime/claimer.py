@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
-from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
+from event_router.core.errors import NoGroup, RedisUnavailable
 from event_router.core.event import Entry
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.delivery import InFlight
@@ -17,7 +17,9 @@ from event_router.runtime.ports import ClaimPort, TakenEntries
 from event_router.runtime.services import Service
 from event_router.runtime.starts import Starts
 from event_router.runtime.suspects import Suspects
+from event_router.runtime.troubles import GROUP, StreamTroubles
 
+OWN, LEFT, LOST, SWEEP = "own entries", "entries left", "lost reads", "claiming"
 PAGE = 100
 PROBE_INTERVAL_S = 1.0
 SUSPECTS_AT_ONCE = 200
@@ -32,7 +34,7 @@ class Claimer(Service):
     3. every claim interval sweep anyway, the cursor walked to its end;
     4. after a lost read, look for entries that were delivered to us without our knowing.
 
-    A paused stream is left alone, and made up for when it goes on.
+    A paused stream is left alone, and made up for when it goes on; so is one that Redis refuses or denies.
     """
 
     name = "claim"
@@ -49,6 +51,7 @@ class Claimer(Service):
         in_flight: InFlight,
         connectivity: Connectivity,
         observer: Observer,
+        troubles: StreamTroubles,
         recreate: Callable[[str], Awaitable[None]],
         streams: Sequence[str],
         min_idle_ms: int,
@@ -64,6 +67,7 @@ class Claimer(Service):
         self._in_flight = in_flight
         self._connectivity = connectivity
         self._observer = observer
+        self._troubles = troubles
         self._recreate = recreate
         self._streams = streams
         self._min_idle_ms = min_idle_ms
@@ -72,6 +76,7 @@ class Claimer(Service):
         self._read_lost = asyncio.Event()
         self._lost: set[str] = set()
         self._left: dict[str, list[str]] = {}
+        self._untaken = list(streams)
         self.own_taken = asyncio.Event()
 
     def read_lost(self) -> None:
@@ -79,17 +84,23 @@ class Claimer(Service):
         self._lost.update(self._streams)
         self._read_lost.set()
 
+    def knows_own(self, stream: str) -> bool:
+        """Whether what this consumer had pending at its start is known: until then nothing new is read."""
+        return stream not in self._untaken
+
     async def run(self) -> None:
         """Work until cancelled."""
         next_sweep = 0.0
         while True:
             self.beat()
             try:
-                if not self.own_taken.is_set():
-                    await self.take_own()
-                    self.own_taken.set()
+                if self._troubles.of(GROUP):
+                    await self._recreate("")
+                await self.take_own()
+                self.own_taken.set()
                 await self.take_left()
                 self._read_lost.clear()
+                self._lost.difference_update(self._untaken)  # of which nothing was read
                 if self._open(self._lost):
                     await self.recover_lost()
                 now = self.clock.monotonic()
@@ -99,6 +110,7 @@ class Claimer(Service):
                 for stream in self._streams:
                     if self._takes(stream):
                         await self._sweep_if_due(stream, full)
+                self._forget_what_is_not_asked()
             except RedisUnavailable as error:
                 self.read_lost()
                 await self._connectivity.failed("control", error, self.name)
@@ -107,8 +119,6 @@ class Claimer(Service):
                 self._connectivity.answered("control", self.name)
                 await self._recreate(error.stream)  # the reader begins only after us, and may be waiting
                 continue
-            except RedisRefused as error:
-                self._observer.refused("claiming", str(error))
             self._connectivity.answered("control", self.name)
             self.rest()
             with contextlib.suppress(TimeoutError):
@@ -116,57 +126,69 @@ class Claimer(Service):
                     await self._read_lost.wait()
 
     async def _sweep_if_due(self, stream: str, full: bool) -> None:
-        try:
+        with self._troubles.apart(SWEEP, stream):
             if full or await self._claims.due(stream, self._min_idle_ms):
                 await self.sweep(stream)
-        except RedisRefused as error:  # it keeps no other stream back
-            self._observer.refused(f"claiming of {stream}", str(error))
 
     async def take_own(self) -> None:
-        """Take what this consumer left pending before it was started anew."""
-        for stream in self._streams:
-            if self._paused(stream):
-                self._left[stream] = await self._claims.own_ids(stream)
-                continue
-            after = ""
-            while True:
-                taken = await self._claims.take(stream, min_idle_ms=0, after=after, count=PAGE, own=True)
-                self._connectivity.answered("control", self.name)
-                await self._bring(stream, taken)
-                after = taken.last
-                if not after:
-                    break
+        """Take what this consumer left pending before it was started anew, of each stream once."""
+        for stream in tuple(self._untaken):
+            with self._troubles.apart(OWN, stream):
+                if self._paused(stream):
+                    self._left[stream] = await self._claims.own_ids(stream)
+                else:
+                    await self._take_all(stream)
+                self._untaken.remove(stream)
+                self._in_flight.notify()
+
+    async def _take_all(self, stream: str) -> None:
+        after = ""
+        while True:
+            taken = await self._claims.take(stream, min_idle_ms=0, after=after, count=PAGE, own=True)
+            self._connectivity.answered("control", self.name)
+            await self._bring(stream, taken)
+            after = taken.last
+            if not after:
+                break
 
     async def take_left(self) -> None:
         """Take what this consumer left pending of streams that were paused when it was started."""
         for stream in self._open(self._left):
             ids = self._left[stream]
-            for first in range(0, len(ids), PAGE):
-                page = ids[first : first + PAGE]
-                await self._bring(stream, await self._claims.take_ids(stream, page, min_idle_ms=0, own=True))
-            del self._left[stream]
+            with self._troubles.apart(LEFT, stream):
+                for first in range(0, len(ids), PAGE):
+                    page = ids[first : first + PAGE]
+                    taken = await self._claims.take_ids(stream, page, min_idle_ms=0, own=True)
+                    await self._bring(stream, taken)
+                del self._left[stream]
 
     async def recover_lost(self) -> None:
         """Take what is pending for this consumer and not known here: the reply to a read was lost."""
         for stream in self._open(self._lost):
             self._lost.discard(stream)  # before the first wait: it may be lost again meanwhile
-            waiting = {entry_id for name, entry_id in self._failures.waiting() if name == stream}
-            unknown = [
-                entry_id
-                for entry_id in await self._claims.own_ids(stream)
-                if (stream, entry_id) not in self._in_flight
-                and (stream, entry_id) not in self._suspects
-                and entry_id not in waiting
-            ]
-            for first in range(0, len(unknown), PAGE):
-                ids = unknown[first : first + PAGE]
-                taken = await self._claims.take_ids(stream, ids, min_idle_ms=0, own=True)
-                self._starts.trimmed(stream, taken.trimmed)
-                never_started = [entry for entry in taken.entries if entry.deliveries <= 1]
-                self._dispatcher.accept(map(self._dispatcher.delivery, never_started))
-                self._suspects.add(
-                    self._starts.convict([entry for entry in taken.entries if entry.deliveries > 1])
-                )
+            with self._troubles.apart(LOST, stream):
+                await self._recover(stream)
+            if (LOST, stream) in self._troubles:
+                self._lost.add(stream)
+
+    async def _recover(self, stream: str) -> None:
+        waiting = {entry_id for name, entry_id in self._failures.waiting() if name == stream}
+        unknown = [
+            entry_id
+            for entry_id in await self._claims.own_ids(stream)
+            if (stream, entry_id) not in self._in_flight
+            and (stream, entry_id) not in self._suspects
+            and entry_id not in waiting
+        ]
+        for first in range(0, len(unknown), PAGE):
+            ids = unknown[first : first + PAGE]
+            taken = await self._claims.take_ids(stream, ids, min_idle_ms=0, own=True)
+            self._starts.trimmed(stream, taken.trimmed)
+            never_started = [entry for entry in taken.entries if entry.deliveries <= 1]
+            self._dispatcher.accept(map(self._dispatcher.delivery, never_started))
+            self._suspects.add(
+                self._starts.convict([entry for entry in taken.entries if entry.deliveries > 1])
+            )
 
     async def sweep(self, stream: str) -> int:
         """Take over entries that were idle for long enough; return how many."""
@@ -204,11 +226,21 @@ class Claimer(Service):
         return key in self._in_flight or key in self._suspects or key in self._failures
 
     def _takes(self, stream: str) -> bool:
-        """Whether there is room, and the stream's domain is not waiting for an outage to end."""
-        breaker = self._failures.breakers[self._dispatcher.domain(stream)]
+        """Whether there is room, and entries of the stream may start."""
         room = self._in_flight.free > 0 and self._dispatcher.room > 0
         few_suspects = self._suspects.runnable < SUSPECTS_AT_ONCE
-        return room and few_suspects and not breaker.open and not self._paused(stream)
+        return room and few_suspects and self._is_served(stream)
+
+    def _is_served(self, stream: str) -> bool:
+        """Whether its domain does not wait for an outage to end, and nobody has paused it."""
+        breaker = self._failures.breakers[self._dispatcher.domain(stream)]
+        return not breaker.open and not self._paused(stream)
+
+    def _forget_what_is_not_asked(self) -> None:
+        if self._troubles:
+            self._troubles.only(LEFT, self._open(self._left))
+            self._troubles.only(LOST, self._open(self._lost))
+            self._troubles.only(SWEEP, [stream for stream in self._streams if self._is_served(stream)])
 
     def _open(self, streams: Collection[str]) -> list[str]:
         """Return those of the streams that are not paused, in the order of the settings."""

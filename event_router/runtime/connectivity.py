@@ -39,7 +39,6 @@ class Connectivity:
     lack a replica, and yet answer others) is away until its own call is answered.
 
     Attributes:
-        error: what Redis, or the socket, said last.
         ended_at: since when Redis is reachable (monotonic seconds).
     """
 
@@ -47,13 +46,13 @@ class Connectivity:
         self._clock = clock
         self._observer = observer
         self._failures: dict[tuple[str, str], int] = {}
+        self._errors: dict[tuple[str, str], str] = {}
         self._denied: set[tuple[str, str]] = set()
         self._since: float | None = None
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._recoveries: Counter[str] = Counter()
         self._failed_at: WeakKeyDictionary[asyncio.Task[Any], float] = WeakKeyDictionary()
-        self.error = ""
         self.ended_at = clock.monotonic()
 
     def __repr__(self) -> str:
@@ -64,6 +63,12 @@ class Connectivity:
     def clock(self) -> Clock:
         """The time by which it waits."""
         return self._clock
+
+    @property
+    def error(self) -> str:
+        """What Redis, or the socket, said last to those that are not answered; of being away first."""
+        away = [error for caller, error in self._errors.items() if caller not in self._denied]
+        return next(reversed(away or [*self._errors.values()]), "")
 
     @property
     def up(self) -> bool:
@@ -81,6 +86,7 @@ class Connectivity:
             return
         reachable = self.reachable
         del self._failures[role, caller]
+        del self._errors[role, caller]
         self._denied.discard((role, caller))
         self._recoveries[role] += 1
         for waiting in self._waiting.pop(role, ()):
@@ -95,14 +101,7 @@ class Connectivity:
         """Note that a call failed, and wait a growing, jittered time before it is tried again."""
         count = self._failures.get((role, caller), 0)
         recoveries = self._recoveries[role]
-        self.error = str(error)
-        if self._since is None:
-            self._since = self._clock.monotonic()
-            self._observer.outage_began(role, self.error)
-        reachable = self.reachable
-        self._failures[role, caller] = count + 1
-        (self._denied.add if isinstance(error, RedisDenied) else self._denied.discard)((role, caller))
-        self._tell_change(reachable)
+        self._note(role, str(error), caller, denied=isinstance(error, RedisDenied))
         task = asyncio.current_task()
         if task is not None:
             self._failed_at[task] = self._clock.monotonic()
@@ -112,10 +111,26 @@ class Connectivity:
                 pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(count, 10))
                 await self._pause(role, pause * (0.75 + 0.5 * self._clock.random()))
 
+    def denied(self, role: str, error: str, caller: str = "") -> None:
+        """Note that a call is denied; its caller goes on with others, and asks again in its own time."""
+        self._note(role, error, caller, denied=True)
+
     def failed_for(self, task: asyncio.Task[Any] | None) -> float:
         """Return the seconds since a call of this task failed last: it waits for Redis if they are few."""
         failed_at = None if task is None else self._failed_at.get(task)
         return float("inf") if failed_at is None else self._clock.monotonic() - failed_at
+
+    def _note(self, role: str, error: str, caller: str, *, denied: bool) -> None:
+        reachable = self.reachable
+        who = (role, caller)
+        self._failures[who] = self._failures.get(who, 0) + 1
+        self._errors.pop(who, None)
+        self._errors[who] = error
+        (self._denied.add if denied else self._denied.discard)(who)
+        if self._since is None:
+            self._since = self._clock.monotonic()
+            self._observer.outage_began(role, error)
+        self._tell_change(reachable)
 
     def _tell_change(self, was_reachable: bool) -> None:
         if self.reachable == was_reachable:

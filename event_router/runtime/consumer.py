@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
+from event_router.core.errors import NoGroup, RedisDenied, RedisRefused, RedisUnavailable
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.delivery import InFlight
 from event_router.runtime.dispatcher import Dispatcher
 from event_router.runtime.failures import Failures
 from event_router.runtime.flow import Measured, next_limit
+from event_router.runtime.left_out import LeftOut
 from event_router.runtime.observer import Observer
 from event_router.runtime.ports import ReadPort
 from event_router.runtime.services import Service
+from event_router.runtime.troubles import GROUP, StreamTroubles
 
+READ = "read"
 ADJUST_EVERY_S = 0.25
 ROTATION_BLOCK_MS = 50
+LONGEST_WITHOUT_ALL_MS = 500
+"""How long a read may wait that leaves out streams which may be readable by then."""
 ALL_STREAMS_EVERY_S = 0.02
 """Between two reads of all streams, those with a backlog get every free place."""
 WASTED_READ_PAUSE_S = 1.0
+
+Refusal = RedisRefused | RedisDenied | NoGroup
+"""Of one stream, as it seems: the others are worth a read."""
 
 
 class Consumer(Service):
@@ -29,7 +38,7 @@ class Consumer(Service):
 
     1. read from every stream whose domain takes events, no more than there is room for;
     2. stop reading a domain while its breaker is open;
-    3. have a missing group created anew, and leave out for a while a stream that Redis refuses to read;
+    3. have a missing group created anew, and leave out for a while a stream that Redis refuses or denies;
     4. adjust how much may be in flight to what the handlers manage.
     """
 
@@ -45,6 +54,7 @@ class Consumer(Service):
         in_flight: InFlight,
         connectivity: Connectivity,
         observer: Observer,
+        troubles: StreamTroubles,
         recreate: Callable[[str], Awaitable[None]],
         read_lost: Callable[[], None],
         streams: Mapping[str, Sequence[str]],
@@ -52,6 +62,7 @@ class Consumer(Service):
         block_ms: int,
         max_in_flight: int,
         paused: Callable[[str], bool] = lambda stream: False,
+        knows_own: Callable[[str], bool] = lambda stream: True,
     ) -> None:
         super().__init__(clock)
         self._reads = reads
@@ -60,6 +71,7 @@ class Consumer(Service):
         self._in_flight = in_flight
         self._connectivity = connectivity
         self._observer = observer
+        self._troubles = troubles
         self._recreate = recreate
         self._read_lost = read_lost
         self._streams = streams
@@ -67,6 +79,7 @@ class Consumer(Service):
         self._block_ms = block_ms
         self._max_in_flight = max_in_flight
         self._paused = paused
+        self._knows_own = knows_own
         self._rotation = 0
         self._backlogged: list[str] = []
         self._all_read_at = float("-inf")
@@ -74,29 +87,29 @@ class Consumer(Service):
         self._adjusted = (clock.monotonic(), time.process_time(), 0)
         self._reading = False
         self._interrupted = False
-        self._left_out: dict[str, float] = {}  # refused, until when (monotonic seconds)
+        self._knows_not_all = False
+        self._left_out = LeftOut(clock)
         self.quiet = False
 
     async def run(self) -> None:
         """Read until `quiet` is called."""
         while not self.quiet:
             self.rest()
-            streams = self._open_streams()
-            if not streams:
+            streams, asked_again = self._open_streams()
+            if not streams and not asked_again:
                 self._answered()
-                if self._left_out:
-                    await asyncio.sleep(WASTED_READ_PAUSE_S)
-                else:
-                    await self._wait(lambda: self.quiet or bool(self._open_streams()))
+                await self._wait(self._has_streams, self._left_out.due_in_s())
                 continue
-            if self._in_flight.free * 4 < self._in_flight.limit:
+            if not self._has_room():
                 self._answered()
                 self._full = True
                 await self._wait(self._has_room)
                 continue
             self.beat()
             self.adjust()
-            await self._read(streams)
+            await self._read_apart(asked_again, self._count(len(streams) + len(asked_again)))
+            if streams and self._has_room() and not self.quiet:
+                await self._read(streams)
 
     async def be_quiet(self) -> None:
         """Read no more; end a read that is blocked. What it returned is dispatched."""
@@ -129,26 +142,28 @@ class Consumer(Service):
         error = await self._try_to_read(streams, count, None if self._interrupted else block_ms)
         if error is None:
             return
-        refused = {streams[0]: error} if len(streams) == 1 else await self._read_one_by_one(streams, count)
-        for stream, its_own in refused.items():
-            self._observer.refused(f"read of {stream}", str(its_own))
-            self._left_out[stream] = self.clock.monotonic() + WASTED_READ_PAUSE_S
-        if not refused:
+        if len(streams) == 1:
+            self._leave_out(streams[0], error)
+        elif await self._read_apart(streams, count) and isinstance(error, RedisRefused):
             self._observer.refused(f"read of {', '.join(streams)}", str(error))
             await asyncio.sleep(WASTED_READ_PAUSE_S)
 
-    async def _read_one_by_one(self, streams: Sequence[str], count: int) -> dict[str, RedisRefused]:
-        """Read each stream by itself; return those that were refused, each with its error."""
-        refused = {}
+    async def _read_apart(self, streams: Sequence[str], count: int) -> bool:
+        """Read each stream by itself, and leave out what Redis refuses; return whether it refused none."""
+        none_refused = True
         for stream in streams:
             if not self.quiet and (error := await self._try_to_read([stream], count, None)) is not None:
-                refused[stream] = error
-        return refused
+                self._leave_out(stream, error)
+                none_refused = False
+        return none_refused
 
-    async def _try_to_read(
-        self, streams: Sequence[str], count: int, block_ms: int | None
-    ) -> RedisRefused | None:
-        """Read and dispatch what came. Returns what Redis refused it for, if it did."""
+    def _leave_out(self, stream: str, error: Refusal) -> None:
+        self._left_out.leave(stream)
+        if not isinstance(error, NoGroup):  # which is told where it cannot be created
+            self._troubles.met(READ, stream, error)
+
+    async def _try_to_read(self, streams: Sequence[str], count: int, block_ms: int | None) -> Refusal | None:
+        """Read and dispatch what came. Returns why not, if that is the matter of one of the streams."""
         self._reading = True
         try:
             self.rest()  # blocked; the socket's timeout bounds it
@@ -156,15 +171,19 @@ class Consumer(Service):
         except NoGroup as error:
             self._answered()
             await self._recreate(error.stream)
+            if (GROUP, error.stream) in self._troubles:
+                return error
+        except (RedisRefused, RedisDenied) as error:
+            self._answered()
+            return error
         except RedisUnavailable as error:
             self._read_lost()
             self._interrupted = True
             await self._connectivity.failed("read", error)
-        except RedisRefused as error:
-            self._answered()
-            return error
         else:
             self._answered()
+            if self._left_out:
+                self._take_back(streams)
             found = Counter(entry.stream for entry in entries)
             self._backlogged = [stream for stream in streams if found[stream] == count]
             self._dispatcher.accept(map(self._dispatcher.delivery, entries))
@@ -192,26 +211,48 @@ class Consumer(Service):
             streams = backlogged
         else:
             self._all_read_at = now
+        if block_ms is not None and (self._left_out or self._knows_not_all):
+            block_ms = min(block_ms, LONGEST_WITHOUT_ALL_MS)
         if free < len(streams):  # not a place each: take turns
             streams = [streams[(self._rotation + index) % len(streams)] for index in range(free)]
             self._rotation += free
             block_ms = min(self._block_ms, ROTATION_BLOCK_MS)
-        return streams, max(1, min(self._read_count, free // len(streams))), block_ms
+        return streams, self._count(len(streams)), block_ms
 
-    async def _wait(self, condition: Callable[[], bool]) -> None:
-        await self._in_flight.wait_until(condition)
+    def _count(self, streams: int) -> int:
+        """Return how many entries to read of each of so many streams."""
+        return max(1, min(self._read_count, self._in_flight.free // streams))
+
+    async def _wait(self, condition: Callable[[], bool], at_most_s: float | None = None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                await self._in_flight.wait_until(condition)
 
     def _has_room(self) -> bool:
         return self.quiet or self._in_flight.free * 4 >= self._in_flight.limit
 
-    def _open_streams(self) -> list[str]:
-        if self._left_out:
-            now = self.clock.monotonic()
-            self._left_out = {stream: until for stream, until in self._left_out.items() if until > now}
-        return [
+    def _has_streams(self) -> bool:
+        return self.quiet or any(self._open_streams())
+
+    def _open_streams(self) -> tuple[list[str], list[str]]:
+        """Return which streams to read together, and which of those that are left out to ask for again."""
+        read = [
             stream
             for domain, streams in self._streams.items()
             if not self._failures.breakers[domain].open
             for stream in streams
-            if not self._paused(stream) and stream not in self._left_out
+            if not self._paused(stream)
         ]
+        known = [stream for stream in read if self._knows_own(stream)]
+        self._knows_not_all = len(known) < len(read)
+        if not self._left_out:
+            return known, []
+        self._left_out.keep(known)
+        self._troubles.only(READ, known)
+        return [stream for stream in known if stream not in self._left_out], self._left_out.due()
+
+    def _take_back(self, streams: Sequence[str]) -> None:
+        """Read with the others again what was left out: it was answered."""
+        self._left_out.take_back(streams)
+        for stream in streams:
+            self._troubles.over(READ, stream)

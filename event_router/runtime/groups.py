@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
+from event_router.core.errors import NoGroup, RedisDenied, RedisRefused, RedisUnavailable
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.delivery import InFlight
 from event_router.runtime.observer import Observer
 from event_router.runtime.ports import GroupCreation, GroupPort
+from event_router.runtime.troubles import GROUP, StreamTroubles
 
 LEAST_INTERVAL_S = 1.0
 """A group that keeps disappearing is created at most once a second."""
 REFUSED_PAUSE_S = 0.2
+"""Who misses a group that cannot be created would at once miss it again."""
 
 
 class GroupKeeper:
@@ -26,6 +28,7 @@ class GroupKeeper:
         in_flight: InFlight,
         connectivity: Connectivity,
         observer: Observer,
+        troubles: StreamTroubles,
         clock: Clock,
         streams: Sequence[str],
     ) -> None:
@@ -33,6 +36,7 @@ class GroupKeeper:
         self._in_flight = in_flight
         self._connectivity = connectivity
         self._observer = observer
+        self._troubles = troubles
         self._clock = clock
         self._streams = streams
         self._lock = asyncio.Lock()
@@ -42,25 +46,14 @@ class GroupKeeper:
     async def recreate(self, _stream: str = "") -> None:
         """Create the group wherever it is missing: what took one stream often took them all.
 
-        What is refused (the key is no stream) is reported, and keeps no other stream back.
+        Waits for a Redis that is away. What is refused (the key is no stream) or denied keeps no other
+        stream back.
         """
         for stream in self._streams:
-            try:
+            with self._troubles.apart(GROUP, stream):
                 await self._ensure(stream)
-            except RedisRefused as error:
-                self._connectivity.answered("control", "groups")
-                self._observer.refused(f"group on {stream}", str(error))
-                await asyncio.sleep(REFUSED_PAUSE_S)
-
-    async def ensure(self, stream: str) -> None:
-        """Create the group of a stream if it is missing, however long Redis takes to answer, or refuses."""
-        while True:
-            try:
-                await self._ensure(stream)
-                return
-            except RedisRefused as error:
-                self._observer.refused(f"group on {stream}", str(error))
-                await self._connectivity.failed("control", error, "groups")
+        if self._troubles.of(GROUP):
+            await asyncio.sleep(REFUSED_PAUSE_S)
 
     async def _ensure(self, stream: str) -> None:
         async with self._lock:
@@ -68,7 +61,6 @@ class GroupKeeper:
             if last is not None:
                 await asyncio.sleep(max(0.0, min(0.2, last + LEAST_INTERVAL_S - self._clock.monotonic())))
             created = await self._ensured(stream)
-            self._connectivity.answered("control", "groups")
             if created is not None and (created.known or stream in self._seen):
                 held = sum(delivery.entry.stream == stream for delivery in self._in_flight)
                 self._observer.group_created(stream, created.start, created.entries + held, True)
@@ -78,6 +70,12 @@ class GroupKeeper:
     async def _ensured(self, stream: str) -> GroupCreation | None:
         while True:
             try:
-                return await self._groups.ensure(stream)
+                created = await self._groups.ensure(stream)
+            except (RedisRefused, RedisDenied):
+                self._connectivity.answered("control", "groups")
+                raise
             except (RedisUnavailable, NoGroup) as error:
                 await self._connectivity.failed("control", error, "groups")
+            else:
+                self._connectivity.answered("control", "groups")
+                return created

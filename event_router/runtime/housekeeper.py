@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
-from event_router.core.errors import NoGroup, RedisRefused
+from event_router.core.errors import NoGroup
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.observer import Observer
 from event_router.runtime.periodic import Periodic
 from event_router.runtime.ports import GroupPort
+from event_router.runtime.troubles import StreamTroubles
 
 TRIM_AT_ONCE = 10_000
 FULL_TRIM = TRIM_AT_ONCE // 2
@@ -33,6 +35,7 @@ class Housekeeper(Periodic):
         refresh: Callable[[], Awaitable[None]],
         connectivity: Connectivity,
         observer: Observer,
+        troubles: StreamTroubles,
         streams: Sequence[str],
         consumer: str,
         min_length: int,
@@ -41,6 +44,7 @@ class Housekeeper(Periodic):
         super().__init__(clock, connectivity=connectivity, observer=observer)
         self._groups = groups
         self._refresh = refresh
+        self._troubles = troubles
         self._streams = streams
         self._consumer = consumer
         self._min_length = min_length
@@ -49,12 +53,8 @@ class Housekeeper(Periodic):
     async def run_once(self) -> None:
         """Do everything once."""
         for stream in self._streams:
-            try:
-                await self._tidy(stream)
-            except NoGroup:
-                pass  # the claimer creates it anew
-            except RedisRefused as error:
-                self._observer.refused(f"{self.name} of {stream}", str(error))
+            with contextlib.suppress(NoGroup), self._troubles.apart(self.name, stream, needed=False):
+                await self._tidy(stream)  # without a group nothing: the claimer creates it anew
         await self._refresh()
 
     async def _tidy(self, stream: str) -> None:

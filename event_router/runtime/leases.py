@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 
-from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
+from event_router.core.errors import NoGroup, RedisUnavailable
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.delivery import InFlight
 from event_router.runtime.dispatcher import Dispatcher
 from event_router.runtime.failures import Failures
-from event_router.runtime.observer import Observer
 from event_router.runtime.ports import ClaimPort
 from event_router.runtime.services import Service
 from event_router.runtime.suspects import Suspects
+from event_router.runtime.troubles import StreamTroubles
 
 NOT_OURS = -1
 RENEWALS_A_LEASE = 3
+RENEWAL = "renewal of leases"
 OVERDUE_CHECKS_A_SECOND = 4
 
 
@@ -37,7 +39,7 @@ class Leases(Service):
         suspects: Suspects,
         failures: Failures,
         connectivity: Connectivity,
-        observer: Observer,
+        troubles: StreamTroubles,
         min_idle_ms: int,
     ) -> None:
         super().__init__(clock)
@@ -46,7 +48,7 @@ class Leases(Service):
         self._suspects = suspects
         self._failures = failures
         self._connectivity = connectivity
-        self._observer = observer
+        self._troubles = troubles
         self._interval_s = min_idle_ms / 1000 / RENEWALS_A_LEASE
 
     async def run(self) -> None:
@@ -76,19 +78,15 @@ class Leases(Service):
         for stream, entry_id in (*deliveries, *self._suspects.keys(), *held):
             by_stream[stream][entry_id] = None
         for stream, ids in by_stream.items():
-            try:
+            with contextlib.suppress(NoGroup), self._troubles.apart(RENEWAL, stream):
                 counts = await self._claims.set(stream, [(entry_id, 0, None) for entry_id in ids])
-            except NoGroup:
-                continue  # the claimer creates it anew
-            except RedisRefused as error:
-                self._observer.refused(f"renewal of leases of {stream}", str(error))
-                continue
-            for entry_id, count in zip(ids, counts, strict=True):
-                if count == NOT_OURS:
-                    delivery = deliveries.get((stream, entry_id))
-                    if delivery is not None and delivery.started is None:
-                        delivery.lost = True
-                    self._suspects.drop((stream, entry_id))
+                for entry_id, count in zip(ids, counts, strict=True):
+                    if count == NOT_OURS:
+                        delivery = deliveries.get((stream, entry_id))
+                        if delivery is not None and delivery.started is None:
+                            delivery.lost = True
+                        self._suspects.drop((stream, entry_id))
+        self._troubles.only(RENEWAL, by_stream)
         return sum(map(len, by_stream.values()))
 
 

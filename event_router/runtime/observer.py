@@ -85,6 +85,12 @@ class Observer:
     def refused(self, what: str, error: str) -> None:
         """Redis refused something that trying again will not mend; somebody must look."""
 
+    def stream_refused(self, stream: str, error: str) -> None:
+        """Redis begins to refuse something on a stream, such as one whose key is of another type."""
+
+    def stream_accepted(self, stream: str) -> None:
+        """Redis refuses nothing on the stream any more."""
+
 
 class Observers(Observer):
     """Passes everything on to several observers, which may be such as well."""

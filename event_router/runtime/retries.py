@@ -8,16 +8,17 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 
 from event_router.core.breaker import EntryKey
-from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
+from event_router.core.errors import NoGroup, RedisUnavailable
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.delivery import InFlight
 from event_router.runtime.dispatcher import Dispatcher
 from event_router.runtime.failures import Failures, Scheduled
-from event_router.runtime.observer import Observer
 from event_router.runtime.ports import ClaimPort, ReadPort
 from event_router.runtime.services import Service
 from event_router.runtime.starts import Starts
+from event_router.runtime.troubles import StreamTroubles
 
+SCHEDULES, RETRIES, PROBE = "schedules of retries", "retries", "probe"
 PROBE_INTERVAL_S = 2.0
 ONCE_AT_MOST = 200
 REFUSED_PAUSE_S = 1.0
@@ -46,7 +47,7 @@ class Retries(Service):
         dispatcher: Dispatcher,
         connectivity: Connectivity,
         recreate: Callable[[str], Awaitable[None]],
-        observer: Observer,
+        troubles: StreamTroubles,
         in_flight: InFlight,
         streams: dict[str, tuple[str, ...]],
         paused: Callable[[str], bool] = lambda stream: False,
@@ -59,7 +60,7 @@ class Retries(Service):
         self._dispatcher = dispatcher
         self._connectivity = connectivity
         self._recreate = recreate
-        self._observer = observer
+        self._troubles = troubles
         self._in_flight = in_flight
         self._streams = streams
         self._paused = paused
@@ -82,8 +83,6 @@ class Retries(Service):
                 self._connectivity.answered("control", self.name)
                 await self._recreate(error.stream)  # the reader may have paused every domain
                 continue
-            except RedisRefused as error:
-                self._observer.refused("retries", str(error))
             self._connectivity.answered("control", self.name)
             self.rest()
             await self._sleep()
@@ -102,6 +101,8 @@ class Retries(Service):
             self._next_probe = now + PROBE_INTERVAL_S
             for domain in open_domains:
                 await self._probe(domain)
+        if self._troubles:
+            self._forget_what_is_not_asked(open_domains)
 
     async def write_leases(self) -> None:
         """Write the decisions made since the last time into the pending list."""
@@ -110,14 +111,11 @@ class Retries(Service):
         for key, decided in leases.items():
             by_stream[key[0]][key] = decided
         for stream, several in by_stream.items():
-            try:
+            with self._troubles.apart(SCHEDULES, stream):
                 await self._claims.set(stream, [(key[1], *decided) for key, decided in several.items()])
-            except RedisRefused as error:
-                self._observer.refused(f"retries of {stream}", str(error))
-                continue
-            for key, decided in several.items():
-                if leases.get(key) == decided:
-                    del leases[key]
+                for key, decided in several.items():
+                    if leases.get(key) == decided:
+                        del leases[key]
 
     async def _start(self, items: list[Scheduled], *, probe: bool = False) -> int:
         by_stream: dict[str, list[Scheduled]] = defaultdict(list)
@@ -129,10 +127,9 @@ class Retries(Service):
         unsent = dict(by_stream)
         try:
             for stream, several in by_stream.items():
-                try:
+                with self._troubles.apart(RETRIES, stream):
                     started += await self._start_of(stream, several, probe)
-                except RedisRefused as error:
-                    self._observer.refused(f"retries of {stream}", str(error))
+                if (RETRIES, stream) in self._troubles:
                     self._failures.put_back(several, self.clock.monotonic() + REFUSED_PAUSE_S)
                 del unsent[stream]
         except BaseException:
@@ -163,12 +160,20 @@ class Retries(Service):
         for stream in self._streams[domain]:
             if self._paused(stream):
                 continue
-            entries = await self._reads.read((stream,), count=1, block_ms=None)
-            if entries:
-                self._starts.probe(entries[0])
-                return
+            with self._troubles.apart(PROBE, stream):
+                entries = await self._reads.read((stream,), count=1, block_ms=None)
+                if entries:
+                    self._starts.probe(entries[0])
+                    return
         if first in held:
             await self._start([held.pop(first)], probe=True)
+
+    def _forget_what_is_not_asked(self, open_domains: list[str]) -> None:
+        waiting = {stream for stream, _ in self._failures.waiting() if not self._paused(stream)}
+        probed = {stream for domain in open_domains for stream in self._streams[domain]}
+        self._troubles.only(SCHEDULES, {stream for stream, _ in self._failures.leases})
+        self._troubles.only(RETRIES, waiting)
+        self._troubles.only(PROBE, {stream for stream in probed if not self._paused(stream)})
 
     async def _sleep(self) -> None:
         now = self.clock.monotonic()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from event_router.core.breaker import EntryKey
-from event_router.core.errors import EventRouterError, NoGroup, RedisRefused, RedisUnavailable
+from event_router.core.errors import EventRouterError, NoGroup, RedisDenied, RedisRefused, RedisUnavailable
 from event_router.runtime.claimer import Claimer
 from event_router.runtime.committer import Committer
 from event_router.runtime.connectivity import Clock, Connectivity
@@ -26,6 +26,7 @@ from event_router.runtime.sequencer import Sequencer
 from event_router.runtime.services import Service
 from event_router.runtime.signals import StopRequest
 from event_router.runtime.suspects import Suspects
+from event_router.runtime.troubles import StreamTroubles
 
 STUCK_AFTER_S = 60.0
 HANDOVER_S = 3.0
@@ -48,6 +49,7 @@ class Parts:
     sequencer: Sequencer
     committers: tuple[Committer, ...]
     denied: Denied[Delivery]
+    troubles: StreamTroubles
     suspects: Suspects
     retries: Retries
     leases: Leases
@@ -133,6 +135,7 @@ class Router:
             "group": "joined" if self._joined else "not joined",
             "draining": self._draining,
             "in_flight": len(self._parts.in_flight),
+            "refused": self._parts.troubles.reasons(),
         }
 
     async def run(self, request: StopRequest) -> bool:
@@ -179,8 +182,7 @@ class Router:
             except RedisUnavailable as error:
                 await self._parts.connectivity.failed("control", error, "start-up")
         self._parts.connectivity.answered("control", "start-up")
-        for stream in self._streams:
-            await self._parts.groups.ensure(stream)
+        await self._parts.groups.recreate()
 
     async def _stop(self, request: StopRequest) -> bool:
         """Stop within the grace period, or at once if forced. Returns whether nothing was left."""
@@ -257,7 +259,7 @@ class Router:
                 await parts.group_port.leave(stream, self._consumer)
             except NoGroup:
                 continue
-            except RedisRefused as error:
+            except (RedisRefused, RedisDenied) as error:
                 self._observer.refused(f"hand-over of {stream}", str(error))
                 complete = False
             except RedisUnavailable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from event_router.core.breaker import EntryKey
-from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
+from event_router.core.errors import NoGroup, RedisDenied, RedisRefused, RedisUnavailable
 from event_router.core.event import Entry
 from event_router.core.retry import RetryPolicy
 from event_router.runtime.connectivity import Connectivity
@@ -71,7 +71,7 @@ class Starts:
     ) -> int:
         """Count a start for each entry that is still this consumer's, and dispatch it.
 
-        Returns how many were dispatched. Raises NoGroup.
+        Returns how many were dispatched. Raises NoGroup, RedisRefused and RedisDenied.
         """
         counts = await self._counted(stream, [(entry.id, entry.deliveries) for entry in entries])
         deliveries: list[Delivery] = []
@@ -96,12 +96,12 @@ class Starts:
         while True:
             try:
                 counts = await self._claims.count_start(stream, entries, again=again)
+            except (NoGroup, RedisRefused, RedisDenied):
+                self._connectivity.answered("control", "start")
+                raise
             except RedisUnavailable as error:
                 again = True
                 await self._connectivity.failed("control", error, "start")
-            except (NoGroup, RedisRefused):
-                self._connectivity.answered("control", "start")
-                raise
             else:
                 self._connectivity.answered("control", "start")
                 return counts

@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 
-from event_router.core.errors import NoGroup, RedisRefused, RedisUnavailable
+from event_router.core.errors import NoGroup, RedisDenied, RedisRefused, RedisUnavailable
 from event_router.core.event import Entry
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.delivery import Barrier
@@ -99,10 +99,10 @@ class Suspects(Service):
             barrier = Barrier(len(entries))
             try:
                 await self._starts.start(stream, entries, barrier=barrier)
-            except (NoGroup, RedisRefused) as error:
-                if isinstance(error, RedisRefused):
+            except (NoGroup, RedisRefused, RedisDenied) as error:
+                if not isinstance(error, NoGroup):
                     self._observer.refused(f"suspects of {stream}", str(error))
-                self._forget(stream)  # the group is gone, or no stream is there: a sweep finds what still is
+                self._forget(stream)  # the sweep finds what still is there once it may, and tells till then
                 continue
             for entry in entries:  # only now: until then it must be known who has them
                 self._queue.pop((entry.stream, entry.id), None)

@@ -34,6 +34,7 @@ from event_router.runtime.sequencer import Sequencer
 from event_router.runtime.services import Service
 from event_router.runtime.starts import Starts
 from event_router.runtime.suspects import Suspects
+from event_router.runtime.troubles import StreamTroubles
 from tests.unit.runtime_fakes import (
     BIKES,
     CARS,
@@ -113,7 +114,11 @@ class Runtime:
         told: dict[str, Any] = {"connectivity": self.connectivity, "observer": self.reports}
         shared: dict[str, Any] = {**told, "in_flight": self.in_flight}
         policy = RetryPolicy(max_deliveries, 1_000, 2, MIN_IDLE_MS, lambda: 1.0)
-        self.groups = GroupKeeper(groups=self.group_port, clock=clock, streams=EVERY_STREAM, **shared)
+        self.troubles = StreamTroubles(self.connectivity, self.reports)
+        troubles: dict[str, Any] = {"troubles": self.troubles}
+        self.groups = GroupKeeper(
+            groups=self.group_port, clock=clock, streams=EVERY_STREAM, **troubles, **shared
+        )
         self.sequencer = Sequencer(clock, self.state, self.connectivity)
         self.queue = CommitQueue(max_events)
         self.denied = Denied(self.connectivity, "denied commits", self.queue.offer_again)
@@ -166,16 +171,18 @@ class Runtime:
             dispatcher=self.dispatcher,
             recreate=self.groups.recreate,
             streams=STREAMS,
-            **shared,
+            connectivity=self.connectivity,
+            in_flight=self.in_flight,
+            **troubles,
             **pausing,
         )
         self.leases = Leases(
             clock,
             suspects=self.suspects,
             failures=self.failures,
-            observer=self.reports,
             min_idle_ms=MIN_IDLE_MS,
             **held,
+            **troubles,
         )
         self.overdue = Overdue(clock, dispatcher=self.dispatcher, timeout_s=30)
         self.claimer = Claimer(
@@ -190,6 +197,7 @@ class Runtime:
             min_idle_ms=MIN_IDLE_MS,
             interval_s=15,
             **held,
+            **troubles,
             **pausing,
         )
         self.consumer = Consumer(
@@ -204,6 +212,7 @@ class Runtime:
             block_ms=5_000,
             max_in_flight=2_000,
             **shared,
+            **troubles,
             **pausing,
         )
         self.housekeeper = Housekeeper(
@@ -216,6 +225,7 @@ class Runtime:
             min_length=10,
             dead_after_ms=3 * MIN_IDLE_MS,
             **connected,
+            **troubles,
         )
         self.router = Router(
             Parts(**{name: getattr(self, name) for name in Parts.__slots__}),

@@ -11,6 +11,7 @@ import pytest
 from event_router.core.errors import EventRouterError, NoGroup, RedisDenied, RedisRefused
 from event_router.core.event import Event
 from event_router.core.state import StateTransaction
+from event_router.runtime import groups
 from event_router.runtime.router import STUCK_AFTER_S
 from event_router.runtime.services import Service
 from tests.unit.runtime_assembled import Runtime
@@ -96,8 +97,9 @@ def create(runtime: Runtime) -> Service:
 
 @pytest.mark.parametrize("denied", [start, create])
 async def test_waiting_for_a_permission_is_no_reason_to_kill_the_pod(
-    denied: Callable[[Runtime], Service],
+    denied: Callable[[Runtime], Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(groups, "REFUSED_PAUSE_S", 0)
     runtime = Runtime()
     service = denied(runtime)
     service.start()

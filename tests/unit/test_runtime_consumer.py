@@ -232,7 +232,6 @@ class TestTroubles:
             assert len(runtime.reports.of("failed")) >= 8
 
     async def test_a_stream_that_is_none_keeps_no_other_from_being_read(self, monkeypatch: Any) -> None:
-        monkeypatch.setattr(consumer_module, "WASTED_READ_PAUSE_S", 0.01)
         async with Runtime(services=("sequencer", "committer")) as runtime:
             read = runtime.reads.read
 
@@ -246,8 +245,10 @@ class TestTroubles:
             runtime.consumer.start()
             await until(lambda: runtime.commits.batches)
             assert runtime.commits.batches == [[entry_id(1)]]
-            refused = runtime.reports.of("refused")
-            assert {what for what, _ in refused} == {f"read of {BIKES}"}
+            await until(lambda: runtime.consumer.task and len(runtime.consumer._left_out))
+            [(stream, error)] = runtime.reports.of("stream_refused")
+            assert stream == BIKES
+            assert error.startswith(f"read of {BIKES}: WRONGTYPE")
             runtime.reads.read = read  # type: ignore[method-assign]  # mended
             runtime.time.pass_(1)
             runtime.reads.add(entry(2), entry(3, "c3", stream=CARS))

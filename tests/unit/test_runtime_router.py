@@ -102,6 +102,7 @@ class TestStart:
                 "group": "joined",
                 "draining": False,
                 "in_flight": 0,
+                "refused": {},
             }
             assert runtime.group_port.ensured == [BIKES, CARS]
             assert await life.stopped()

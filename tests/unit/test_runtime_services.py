@@ -7,13 +7,13 @@ import itertools
 
 import pytest
 
-from event_router.core.errors import NoGroup, RedisRefused
+from event_router.core.errors import NoGroup
 from event_router.runtime.connectivity import FIRST_PAUSE_S, LONGEST_PAUSE_S, Clock, Connectivity
 from event_router.runtime.observer import Observer, Observers
 from event_router.runtime.services import Service
 from event_router.runtime.signals import StopRequest
 from tests.unit.runtime_assembled import Runtime
-from tests.unit.runtime_fakes import AWAY, BIKES, Creation, Reports, Time, entry, settled, until
+from tests.unit.runtime_fakes import AWAY, BIKES, CARS, Creation, Reports, Time, entry, settled, until
 
 SERVICES = (
     "sequencer",
@@ -135,21 +135,21 @@ class TestGroupKeeper:
     async def test_a_first_start_reports_no_loss(self) -> None:
         async with Runtime(services=()) as runtime:
             runtime.group_port.missing[BIKES] = Creation(entries=100)
-            await runtime.groups.ensure(BIKES)
+            await runtime.groups.recreate(BIKES)
             assert not runtime.reports.of("group_created")
 
     async def test_a_group_that_was_there_before_is_reported(self) -> None:
         async with Runtime(services=()) as runtime:
-            await runtime.groups.ensure(BIKES)
+            await runtime.groups.recreate(BIKES)
             runtime.group_port.missing[BIKES] = Creation("5-0", entries=100)
             await runtime.groups.recreate(BIKES)
             assert runtime.reports.of("group_created") == [(BIKES, "5-0", 100, True)]
 
-    async def test_it_outlasts_an_outage_and_a_refusal(self) -> None:
+    async def test_it_outlasts_an_outage(self) -> None:
         async with Runtime(services=()) as runtime:
-            runtime.group_port.errors = [AWAY, RedisRefused("WRONGTYPE"), AWAY]
-            await runtime.groups.ensure(BIKES)
-            assert len(runtime.group_port.ensured) == 4
+            runtime.group_port.errors = [AWAY, AWAY]
+            await runtime.groups.recreate()
+            assert runtime.group_port.ensured == [BIKES, BIKES, BIKES, CARS]
             assert runtime.connectivity.up
 
 
