@@ -95,8 +95,10 @@ class TestLines:
         log.observer.consumers_removed(BIKES, ["consumer-b"])
         log.observer.refused("a commit", "no")
         log.observer.unknown_acknowledged(delivery(), "no handler")
+        log.observer.stream_refused(BIKES, "no")
+        log.observer.stream_accepted(BIKES)
         lines = log.lines()
-        assert len(lines) == 9
+        assert len(lines) == 11
         assert len(lines[1]["entry_ids"]) == 10
 
 

@@ -186,6 +186,17 @@ async def test_its_own_entries_are_taken_before_anything_new_is_read(bad: Callab
         assert runtime.claims.starts == [(entry_id(1), 1)], "it ran as a suspect"
 
 
+async def test_what_it_had_at_its_start_is_not_taken_for_a_lost_read() -> None:
+    async with Runtime() as runtime:
+        runtime.claims.add(entry(1), owner=ME, idle_ms=0)
+        runtime.claims.errors["take"] = [DENIED]
+        runtime.claimer.read_lost()
+        runtime.claimer.start()
+        await until(lambda: ("own_ids", CARS) in runtime.claims.calls)
+        await settled()
+        assert not runtime.commits.batches, "its handler would run without its start being counted"
+
+
 async def test_a_group_that_cannot_be_made_is_no_news_to_those_that_miss_it(
     bad: Callable[..., Bad], monkeypatch: pytest.MonkeyPatch
 ) -> None:
