@@ -104,6 +104,9 @@ class Committer(Service):
         except RedisRefused as error:
             await self._isolate(batch, error, resent=sent.resent)
             return
+        except (RedisDenied, NoGroup) as error:
+            await self._set_apart(batch, error, resent=sent.resent)
+            return
         self._queue.adjust(sum(delivery.prepared.weight for delivery in batch), answers.blocked_s)
         resent = sent.resent
         committed: list[Delivery] = []
@@ -132,16 +135,26 @@ class Committer(Service):
         self._denied.settle(batch, denied, denial)
 
     async def _send(self, batch: list[Delivery], packed: bytes, sent: _Sent) -> Answers:
-        """Send until answered, and note whether an earlier answer may have been lost."""
+        """Send until answered, and note whether an earlier answer may have been lost.
+
+        Raises:
+            RedisRefused: Redis refuses the batch for good.
+            RedisDenied: the user may not commit it.
+            NoGroup: the group is still missing after it should have been created.
+        """
+        missing: set[str] = set()
         while True:
             self.beat()
             try:
                 answers = await self._commits.send(packed)
-            except RedisRefused:
+            except (RedisRefused, RedisDenied):
                 self._connectivity.answered("commit", self._caller)
                 raise
             except NoGroup as error:
                 self._connectivity.answered("commit", self._caller)
+                if error.stream in missing:
+                    raise
+                missing.add(error.stream)
                 self._queue.hold()
                 await self._recreate(error.stream)
                 await self._keep_order(batch)
@@ -196,6 +209,20 @@ class Committer(Service):
         if delivery.turn is not None:
             delivery.turn.release(applied=False)
         self._postpone(delivery, str(error))
+
+    async def _set_apart(self, batch: list[Delivery], error: RedisDenied | NoGroup, *, resent: bool) -> None:
+        """The whole batch cannot be committed, maybe for one of its streams: spare the others."""
+        by_stream: dict[str, list[Delivery]] = {}
+        for delivery in batch:
+            by_stream.setdefault(delivery.entry.stream, []).append(delivery)
+        if len(by_stream) == 1:
+            # A group that cannot be created waits for an operator as a permission does.
+            denial = error if isinstance(error, RedisDenied) else RedisDenied(str(error))
+            self._denied.settle(batch, batch, denial)
+            return
+        self._queue.hold()
+        for deliveries in by_stream.values():
+            await self.commit(deliveries, resent)
 
     def _leave(self, delivery: Delivery, *, applied: bool) -> None:
         if delivery.turn is not None:

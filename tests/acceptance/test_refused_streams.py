@@ -131,7 +131,6 @@ def test_a_stream_that_is_denied_from_the_start_waits_for_its_permission(
 
 
 @pytest.mark.once
-@pytest.mark.xfail(strict=True, reason="one stream that is denied has the whole commit denied")
 def test_what_is_in_hand_of_a_stream_as_it_is_denied_keeps_no_other_commit_waiting(
     server: Server, redis_client: redis.Redis, workplace: Workplace, permit: Callable[..., None]
 ) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import chain
 from typing import Any
 
 import pytest
 
-from event_router.core.errors import NoGroup, RedisRefused
+from event_router.core.errors import NoGroup, RedisDenied, RedisRefused
 from event_router.core.event import Event
 from event_router.core.outcome import Answer, Answers, DeadLetter, Verdict
 from event_router.core.state import StateTransaction
 from event_router.runtime.commit_queue import WORTH_A_SECOND
 from tests.unit.runtime_assembled import MIN_IDLE_MS, Runtime
-from tests.unit.runtime_fakes import AWAY, BIKES, Part, entry, entry_id, settled, until
+from tests.unit.runtime_fakes import AWAY, BIKES, CARS, Part, entry, entry_id, settled, until
 
 BOTH = ("committer", "second_committer")
 COMMITTED, SETTLED, CONFLICT = Verdict.COMMITTED, Verdict.SETTLED, Verdict.CONFLICT
@@ -363,6 +364,30 @@ class TestRefusals:
             assert processed(runtime)[-1] == bad
             assert len(runtime.reports.of("outage_ended")) == 1
             assert sum(bad in batch for batch in runtime.commits.batches) == len(runtime.commits.batches) - 1
+
+    @pytest.mark.parametrize("error", [RedisDenied("NOPERM no access to a key"), NoGroup(CARS)])
+    async def test_a_stream_that_has_the_whole_batch_denied_holds_up_no_other(self, error: Exception) -> None:
+        async with Runtime(services=("sequencer", "committer")) as runtime:
+            send, allowed = runtime.commits.send, False
+
+            async def denying(packed: bytes) -> Answers:
+                streams = {part.settlement.stream for part in runtime.commits.packed[int(packed)]}
+                if CARS in streams and not allowed:
+                    raise copy.copy(error)
+                return await send(packed)
+
+            runtime.commits.send = denying  # type: ignore[method-assign]
+            runtime.accept(entry(1), entry(2, "c", stream=CARS), entry(3, "b3"))
+            await until(lambda: len(runtime.in_flight) == 1)
+            runtime.accept(entry(4, "b4"))
+            await until(lambda: len(runtime.in_flight) == 1)
+            assert processed(runtime) == [entry_id(1), entry_id(3), entry_id(4)]
+            assert not runtime.connectivity.up
+            assert runtime.connectivity.reachable
+            allowed = True
+            await until(lambda: not len(runtime.in_flight))
+            assert processed(runtime)[-1] == entry_id(2)
+            assert runtime.connectivity.up
 
     async def test_what_was_denied_and_is_refused_then_ends_the_wait(self) -> None:
         async with Runtime() as runtime:
