@@ -13,10 +13,10 @@ from event_router.core.values import check_names, encode_value
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 LATEST, MAXIMUM, INCREMENT = 1, 2, 3
-"""What a change that is no plain text or number does, as the commit script numbers it."""
+"""What a change that is no plain text or number does."""
 
 Change = str | int | Literal[False] | tuple[Any, ...]
-"""What becomes of one field, as the commit script takes it:
+"""What becomes of one field:
 
 - text: it is set;
 - a number: it is added, of at most 15 digits, which a double holds exactly;
@@ -31,17 +31,15 @@ NOTHING: dict[str, Any] = {}
 """Stands for no changes; never written to."""
 
 
-class HashEffects(msgspec.Struct, array_like=True, eq=False, gc=False):
+class HashEffects(msgspec.Struct, eq=False, gc=False):
     """What one event read of a hash, and its effects on it. A field has one: those that fold are folded.
-
-    It is sent to the commit script as it is: the order of the attributes is that of the script.
 
     Attributes:
         reads: field to what was read, False where it was absent; False where nothing was read.
         changes: field to what becomes of it.
         cleared: delete the whole hash before the rest is applied.
         ttl_ms: time to live from the commit on, in milliseconds.
-        versioned: there was a `set_latest` among the changes; not for the script.
+        versioned: there was a `set_latest` among the changes.
     """
 
     key: str
