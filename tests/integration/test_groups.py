@@ -16,6 +16,7 @@ from event_router.redis_io.retention import retain
 from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.housekeeper import Housekeeper
 from event_router.runtime.observer import Observer
+from event_router.runtime.troubles import StreamTroubles
 from tests.environment.servers import Server
 from tests.environment.streams import group_state, pending
 
@@ -247,11 +248,13 @@ class TestRetention:
     async def test_it_goes_on_until_all_is_trimmed_however_few_entries_a_node_has(
         self, groups: Groups, link: Link, redis_client: redis.Redis
     ) -> None:
+        connectivity = Connectivity(CLOCK, Observer())
         housekeeper = Housekeeper(
             CLOCK,
             groups=groups,
             refresh=nothing,
-            connectivity=Connectivity(CLOCK, Observer()),
+            connectivity=connectivity,
+            troubles=StreamTroubles(connectivity, Observer()),
             observer=Observer(),
             streams=(STREAM,),
             consumer="me",

@@ -14,8 +14,9 @@ from event_router.redis_client.address import parse_url
 from event_router.redis_client.connections import Link
 from event_router.redis_io.groups import Groups
 from event_router.redis_io.lag import StreamStatus, inspect
-from event_router.runtime.connectivity import Clock
+from event_router.runtime.connectivity import Clock, Connectivity
 from event_router.runtime.observer import Observer
+from event_router.runtime.troubles import StreamTroubles
 from tests.environment.servers import Server
 from tests.environment.streams import group_state
 
@@ -170,7 +171,14 @@ async def test_a_stream_that_is_none_keeps_no_figures_of_another_back(
     metrics = RouterMetrics(clock=clock, group=GROUP, consumer="a", streams=streams, types={})
     groups = Groups(link, GROUP)
     figures = Figures(
-        clock, link=link, groups=groups, group=GROUP, metrics=metrics, observer=Observer(), streams=streams
+        clock,
+        link=link,
+        groups=groups,
+        group=GROUP,
+        metrics=metrics,
+        observer=Observer(),
+        troubles=StreamTroubles(Connectivity(clock, Observer()), Observer()),
+        streams=streams,
     )
     await figures.refresh()
     assert set(metrics.groups) == set(streams)
