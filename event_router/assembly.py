@@ -21,6 +21,7 @@ from event_router.ops.http import HttpServer
 from event_router.ops.logs import LogObserver
 from event_router.ops.metrics import RouterMetrics, new_registry
 from event_router.ops.pauses import PauseReports
+from event_router.ops.refused_streams import RefusedStreams
 from event_router.ops.tracing import Tracing
 from event_router.parts import Ports, connected_parts
 from event_router.patterns.input_expiry import InputExpiry
@@ -104,6 +105,7 @@ def assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddres
     )
     connectivity = Connectivity(clock, observer)
     troubles = StreamTroubles(connectivity, observer)
+    refused = RefusedStreams(every_stream, troubles.reasons)
 
     def link(role: str, timeout_s: float = settings.redis_timeout_s) -> Link:
         return Link(address, timeout_s=timeout_s, name=f"event-router-{role}")
@@ -211,7 +213,7 @@ def assemble(settings: Settings, registry: HandlerRegistry, address: RedisAddres
         port=settings.http_port,
         stuck=router.stuck,
         readiness=lambda: router.readiness() | pauses.readiness() | live.readiness(),
-        registry=new_registry(package_version(), metrics, pause_reports, live.metrics),
+        registry=new_registry(package_version(), metrics, pause_reports, refused, live.metrics),
     )
     return Assembled(router, http, tuple(links.values()), live, traced, address, consumer, every_stream)
 

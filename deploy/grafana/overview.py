@@ -355,14 +355,15 @@ REDIS = Row(
         ),
         Panel(
             "Not read",
-            "1 while a domain's breaker is open because most of its events fail at once, or an operator has"
-            " paused a stream.",
+            "1 while a domain's breaker is open because most of its events fail at once, an operator has"
+            " paused a stream, or Redis refuses it.",
             "none",
             (
                 Query(
                     f"max by (namespace, domain) (event_router_circuit_open{{{HERE}}})", "{{domain}} breaker"
                 ),
                 Query(f"max {BY_STREAM} (event_router_stream_paused{{{STREAM}}})", "{{stream}} paused"),
+                Query(f"max {BY_STREAM} (event_router_stream_refused{{{STREAM}}})", "{{stream}} refused"),
             ),
             steps=RED_FROM_ONE,
             maximum=1,

@@ -165,6 +165,8 @@ def test_a_key_that_is_no_stream_is_told_once_and_served_once_it_is_gone(
     code, why = router.readyz()
     assert code == 200
     assert "WRONGTYPE" in why["refused"][AUTH]
+    assert router.metric("stream_refused", stream=AUTH) == 1
+    assert router.metric("stream_refused", stream=CHAT) == 0
     chat_is_served(redis_client, "b", 100)
     redis_client.delete(AUTH)
     eventually(lambda: group_state(redis_client, AUTH), within=4)
@@ -172,3 +174,4 @@ def test_a_key_that_is_no_stream_is_told_once_and_served_once_it_is_gone(
     eventually(lambda: logins(redis_client) == "10", within=4)
     eventually(lambda: told(router, "stream_") == ["stream_refused", "stream_accepted"], within=5)
     assert router.readyz()[1]["refused"] == {}
+    assert router.metric("stream_refused", stream=AUTH) == 0

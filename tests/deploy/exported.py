@@ -6,6 +6,7 @@ import re
 
 from event_router.ops.metrics import GroupFigures, RouterMetrics, new_registry
 from event_router.ops.pauses import PauseReports
+from event_router.ops.refused_streams import RefusedStreams
 from event_router.runtime.connectivity import Clock
 
 NAME = re.compile(r"\bevent_router_\w+")
@@ -22,7 +23,8 @@ def exported_names() -> set[str]:
     )
     metrics.groups["events:a"] = GroupFigures(1, 1.0, 1, 1)
     metrics.circuits["a"] = False
-    families = new_registry("0", metrics, PauseReports(["events:a"])).collect()
+    streams = ["events:a"]
+    families = new_registry("0", metrics, PauseReports(streams), RefusedStreams(streams, list)).collect()
     return {
         sample.name
         for family in families

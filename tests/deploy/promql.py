@@ -19,6 +19,7 @@ GROUP_FIGURES = {
     "event_router_stream_entries_added_total",
     "event_router_stream_length",
     "event_router_stream_paused",
+    "event_router_stream_refused",
 }
 # Labels that tell one reporting pod from another, or a clause that may keep them.
 OF_REPORTER = {"instance", "pod", "without"}
