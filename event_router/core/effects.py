@@ -6,7 +6,7 @@ byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -124,8 +124,8 @@ class UnitOfWork(Effects):
         Raises:
             StateError: names the key.
         """
-        seen: dict[str, list[HashEffects | Newest]] = {}
-        records: dict[str, Newest] = {}
+        seen: dict[str, list[HashEffects]] = {}
+        records: dict[str, list[Newest]] = {}
         groups: list[Effects] = [self]
         while groups:
             group = groups.pop()
@@ -133,17 +133,17 @@ class UnitOfWork(Effects):
                 if effects:
                     seen.setdefault(key, []).append(effects)
             if isinstance(group, Newest):
-                records[group.key] = group
+                records.setdefault(group.key, []).append(group)
             groups += group.branches
-        for key, record in records.items():
-            if key in seen:
-                seen[key].append(record)
         for key, several in seen.items():
-            if len(several) > 1:
-                _refuse_overlap(key, several)
+            _refuse_overlap(key, several)
+            for record in records.get(key, ()):  # records overwrite one another: the newest wins
+                _refuse_overlap(key, [*several, record])
 
 
-def _refuse_overlap(key: str, several: Iterable[HashEffects | Newest]) -> None:
+def _refuse_overlap(key: str, several: Sequence[HashEffects | Newest]) -> None:
+    if len(several) < 2:
+        return
     written: set[str] = set()
     incremented: set[str] = set()
     for effects in several:

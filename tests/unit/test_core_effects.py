@@ -310,3 +310,12 @@ class TestConditions:
         unit.branches.append(Newest("job", "0:1:1-1@s", {"stage": "x"}, 1))
         unit.branches.append(Newest("job", "0:2:1-1@s", {"stage": "y"}, 1))
         unit.refuse_contradictions()
+
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_each_of_several_records_is_held_against_the_effects_on_its_key(self, which: int) -> None:
+        unit = UnitOfWork()
+        unit.branches.append(Newest("job", "0:1:1-1@s", {"stage": "x"}, 1))
+        unit.branches.append(Newest("job", "0:2:1-1@s", {"n": "0"}, 1))
+        unit.branches[1].hash("job").maximum(("stage", "n")[which], 5)
+        with pytest.raises(StateError, match="job"):
+            unit.refuse_contradictions()
