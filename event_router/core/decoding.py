@@ -51,7 +51,7 @@ class Decoder:
             )
         if len(flat) > 2 * MAX_FIELDS:
             raise InvalidEvent(f"entry of {len(flat) // 2} fields; at most {MAX_FIELDS}", "too_large")
-        values = {flat[at]: flat[at + 1] for at in range(0, len(flat), 2)}
+        values = _values(flat)
         if b"type" in values:
             raw_data = values.get(b"data")
             head = extra = None if raw_data is None else json_object("data", raw_data)
@@ -92,7 +92,7 @@ class Decoder:
     def label(self, domain: str, entry: Entry) -> str:
         """Return the event type for logs and metrics: `other` unless it is a registered one."""
         try:
-            values = dict(zip(entry.fields[::2], entry.fields[1::2], strict=True))
+            values = _values(entry.fields)
             head: Members | None = None
             if b"type" not in values:
                 values, head, _ = opened(values)
@@ -142,6 +142,11 @@ def opened(values: Values) -> tuple[Values, Members | None, Members | None]:
             return values, members, members
         event = cloudevents.read_structured(values, members)
     return event.beside, event.head, event.data
+
+
+def _values(flat: list[bytes]) -> Values:
+    # Half the time of a zip, whose keyword `strict` costs more than the rest (measured).
+    return {flat[at]: flat[at + 1] for at in range(0, len(flat), 2)}
 
 
 def _member(values: Values, head: Members | None, name: str) -> Any:

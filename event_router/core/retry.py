@@ -6,6 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
+def jittered(seconds: float, chance: float) -> float:
+    """Return 75 % to 125 % of so many seconds, as a chance from 0 to 1 has it."""
+    return seconds * (0.75 + 0.5 * chance)
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """Exponential back-off with jitter.

@@ -54,12 +54,13 @@ def format_time(milliseconds: int) -> str:
     """Return `YYYY-MM-DDTHH:MM:SS.mmmZ` for epoch milliseconds."""
     day, rest = divmod(milliseconds, DAY_MS)
     minutes, rest = divmod(rest, 60_000)
-    return _day_text(day) + _MINUTES[minutes] + _SECONDS[rest // 1000] + _MILLISECONDS[rest % 1000]
+    return format_day(_day(day)) + _MINUTES[minutes] + _SECONDS[rest // 1000] + _MILLISECONDS[rest % 1000]
 
 
 @lru_cache(maxsize=1024)
-def _day_text(day: int) -> str:
-    return date.fromordinal(_EPOCH_DAY + day).isoformat()
+def format_day(day: date) -> str:
+    """Return `YYYY-MM-DD`; kept, because many events are of one day."""
+    return day.isoformat()
 
 
 def to_datetime(milliseconds: int) -> datetime:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from functools import lru_cache
 
 from event_router.core.errors import StateError
-from event_router.core.timestamps import format_time, shortened, to_milliseconds
+from event_router.core.timestamps import format_day, format_time, shortened, to_milliseconds
 
 MAX_TTL_MS = 100 * 366 * 24 * 3_600_000
 
@@ -26,7 +25,7 @@ def encode_value(value: object) -> str:
     if type(value) is int:
         return str(value)
     if type(value) is date:
-        return _day_text(value)
+        return format_day(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
     if isinstance(value, bool):
@@ -44,11 +43,6 @@ def encode_value(value: object) -> str:
     raise StateError(
         f"{shortened(value)} cannot be stored: it is {type(value).__name__}, not text or a number"
     )
-
-
-@lru_cache(maxsize=1024)
-def _day_text(day: date) -> str:
-    return day.isoformat()  # many events are of one day
 
 
 def text_bytes(text: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from event_router.core.retry import jittered
 from event_router.messaging.relay import Relay
 from event_router.runtime.connectivity import Clock
 from event_router.runtime.fan_out import FanOutObserver
@@ -74,5 +75,5 @@ class Relays(Service):
                 return await work()
             except Exception as error:
                 self._observer.relay_failed(relay.outbox, error)
-                await asyncio.sleep(pause * (0.75 + 0.5 * self.clock.random()))
+                await asyncio.sleep(jittered(pause, self.clock.random()))
                 pause = min(LONGEST_PAUSE_S, 2 * pause)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import structlog
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from event_router.core.fan_out import UNKNOWN
 from event_router.ops.logs import RateLimit
-from event_router.ops.metrics import PREFIX
+from event_router.ops.metrics import flags
 from event_router.ops.pubsub_metrics import PubSubMetrics
 from event_router.runtime.connectivity import Clock
 from event_router.runtime.fan_out import FanOutObserver
@@ -145,9 +145,4 @@ class FanOutReports(FanOutObserver, Collector):
     def collect(self) -> Iterator[Metric]:
         """Render everything."""
         yield from self._metrics.collect()
-        leads = GaugeMetricFamily(
-            f"{PREFIX}relay_leads", "Whether this process publishes the fan-out log.", labels=("outbox",)
-        )
-        for outbox, leading in self._leads.items():
-            leads.add_metric((outbox,), float(leading))
-        yield leads
+        yield flags("relay_leads", "Whether this process publishes the fan-out log.", "outbox", self._leads)

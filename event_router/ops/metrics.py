@@ -87,6 +87,14 @@ class Histogram:
         return found
 
 
+def flags(name: str, documentation: str, label: str, values: Mapping[str, bool]) -> GaugeMetricFamily:
+    """Return a gauge that is 1 for each value of the label that it is true of, and 0 for the others."""
+    gauge = GaugeMetricFamily(f"{PREFIX}{name}", documentation, labels=(label,))
+    for value, is_true in values.items():
+        gauge.add_metric((value,), float(is_true))
+    return gauge
+
+
 class GroupFigures:
     """A stream's and its group's figures as last read; unknown ones are None and not exported.
 
@@ -294,15 +302,10 @@ class RouterMetrics(Observer, Collector):
         yield GaugeMetricFamily(
             f"{PREFIX}in_flight", "Events between read and commit.", value=self.in_flight()
         )
-        connected = GaugeMetricFamily(f"{PREFIX}redis_connected", "Whether Redis answers.", labels=("role",))
-        for role, up in self.connected.items():
-            connected.add_metric((role,), float(up))
-        circuit = GaugeMetricFamily(
-            f"{PREFIX}circuit_open", "Whether reading of a domain pauses for an outage.", labels=("domain",)
+        yield flags("redis_connected", "Whether Redis answers.", "role", self.connected)
+        yield flags(
+            "circuit_open", "Whether reading of a domain pauses for an outage.", "domain", self.circuits
         )
-        for domain, is_open in self.circuits.items():
-            circuit.add_metric((domain,), float(is_open))
-        yield from (connected, circuit)
 
     def _stream_figures(self) -> Iterator[Metric]:
         length = GaugeMetricFamily(f"{PREFIX}stream_length", "Entries in the stream.", labels=("stream",))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import structlog
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from event_router.core.pause import Pause
 from event_router.core.timestamps import LAST_MS, format_time
+from event_router.ops.metrics import flags
 from event_router.runtime.observer import Observer
 
 
@@ -39,12 +40,7 @@ class PauseReports(Observer, Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Render the gauge."""
-        gauge = GaugeMetricFamily(
-            "event_router_stream_paused", "Whether an operator has paused the stream.", labels=("stream",)
-        )
-        for stream, paused in self._paused.items():
-            gauge.add_metric((stream,), float(paused))
-        yield gauge
+        yield flags("stream_paused", "Whether an operator has paused the stream.", "stream", self._paused)
 
 
 def ends(pause: Pause) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+
+from event_router.ops.metrics import flags
 
 
 class RefusedStreams(Collector):
@@ -21,12 +23,10 @@ class RefusedStreams(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Render the gauge."""
-        gauge = GaugeMetricFamily(
-            "event_router_stream_refused",
-            "Whether Redis refuses or denies the router something on the stream.",
-            labels=("stream",),
-        )
         refused = self._refused()
-        for stream in self._streams:
-            gauge.add_metric((stream,), float(stream in refused))
-        yield gauge
+        yield flags(
+            "stream_refused",
+            "Whether Redis refuses or denies the router something on the stream.",
+            "stream",
+            {stream: stream in refused for stream in self._streams},
+        )

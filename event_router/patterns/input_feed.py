@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from event_router.core.errors import EventRouterError
 from event_router.core.input_request import SETTLED
+from event_router.core.retry import jittered
 from event_router.redis_client.sent_once import SentOnce
 
 BLOCK_MS = 5000
@@ -77,7 +78,7 @@ class SettledFeed:
                     pause = FIRST_PAUSE_S
             except EventRouterError:
                 # Whoever waits looks for himself now and then, and says what is wrong.
-                await asyncio.sleep(pause * (0.75 + 0.5 * self._random()))
+                await asyncio.sleep(jittered(pause, self._random()))
                 pause = min(LONGEST_PAUSE_S, pause * 2)
 
     async def _last(self) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from event_router.core.errors import OutcomeUnknown, RedisUnavailable
+from event_router.core.retry import jittered
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
@@ -54,4 +55,4 @@ class Patience:
 
     def jittered(self, seconds: float) -> float:
         """Return about so many seconds."""
-        return seconds * (0.75 + 0.5 * self.chance())
+        return jittered(seconds, self.chance())

@@ -16,11 +16,6 @@ from event_router.core.hash_effects import INCREMENT, LATEST, MAXIMUM, NOTHING, 
 ONCE, NEWEST = 1, 2
 
 
-def add_reads(values: list[Any], key: str, reads: dict[str, Any]) -> None:
-    """Append what an event's handler read of a hash, without its effects."""
-    values += (6 + 2 * len(reads), len(reads), 0, 0, False, *reads.values(), key, *reads)
-
-
 def add_effects(values: list[Any], effects: HashEffects, alone: bool) -> None:
     """Append what one event read of a hash, and its effects on it.
 

@@ -16,12 +16,13 @@ import msgspec
 
 from event_router.core.channels import PRESENCE
 from event_router.core.effects import Effects, Emission
+from event_router.core.hash_effects import NOTHING, HashEffects
 from event_router.core.keys import KeyNames, checkpoint_key, dead_letter_stream, dedupe_key
 from event_router.core.outcome import Answer, Answers, DeadLetter, Settlement, Verdict
 from event_router.core.values import text_bytes
 from event_router.redis_client.connections import Link
 from event_router.redis_client.script import Script
-from event_router.redis_io.commit_layout import add_effects, add_reads, as_branch
+from event_router.redis_io.commit_layout import add_effects, as_branch
 
 ORDINARY_BYTES = 1_024
 """A unit that packs into less is an ordinary one."""
@@ -90,7 +91,7 @@ class Commits:
             if settlement.decided_on is not None:
                 for effects in settlement.decided_on.hashes.values():
                     if effects.reads:
-                        add_reads(values, effects.key, effects.reads)
+                        add_effects(values, HashEffects(effects.key, effects.reads, NOTHING), alone=True)
             values[3] = ([_letter(settlement, work)], False, self._dedupe(settlement, sets_mark=False))
         else:
             if work.presence:

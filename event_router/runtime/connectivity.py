@@ -10,6 +10,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from event_router.core.errors import EventRouterError, RedisDenied
+from event_router.core.retry import jittered
 from event_router.runtime.observer import Observer
 
 FIRST_PAUSE_S = 0.1
@@ -30,6 +31,11 @@ class Clock:
     monotonic: Callable[[], float]
     wall_ms: Callable[[], int]
     random: Callable[[], float]
+
+
+def growing_pause(times: int, chance: float) -> float:
+    """Return the jittered seconds until what failed so often before is tried again."""
+    return jittered(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(times, 10)), chance)
 
 
 class Connectivity:
@@ -108,8 +114,7 @@ class Connectivity:
         # One after the other, so that a role with several callers asks no more often than one.
         async with self._turns.setdefault(role, asyncio.Lock()):
             if recoveries == self._recoveries[role]:
-                pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(count, 10))
-                await self._pause(role, pause * (0.75 + 0.5 * self._clock.random()))
+                await self._pause(role, growing_pause(count, self._clock.random()))
 
     def denied(self, role: str, error: str, caller: str = "") -> None:
         """Note that a call is denied; its caller goes on with others, and asks again in its own time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from event_router.runtime.connectivity import FIRST_PAUSE_S, LONGEST_PAUSE_S, Clock
+from event_router.runtime.connectivity import Clock, growing_pause
 
 
 class LeftOut:
@@ -31,8 +31,7 @@ class LeftOut:
         """Leave a stream out for longer than the last time."""
         times = self._times.get(stream, 0)
         self._times[stream] = times + 1
-        pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(times, 10))
-        self._until[stream] = self._clock.monotonic() + pause * (0.75 + 0.5 * self._clock.random())
+        self._until[stream] = self._clock.monotonic() + growing_pause(times, self._clock.random())
 
     def take_back(self, streams: Collection[str]) -> None:
         """Read these with the others again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,3 +33,17 @@ def proxy(server: Server) -> Iterator[Proxy]:
     """A proxy before the shared server."""
     with Proxy(server.port) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def permit(server: Server, redis_client: redis.Redis) -> Iterator[Callable[..., None]]:
+    """Gives the user `limited` all commands on just these keys, at once also where it is connected."""
+
+    def permit(*patterns: str) -> None:
+        keys = [f"~{pattern}" for pattern in patterns]
+        redis_client.execute_command(
+            "ACL", "SETUSER", "limited", "on", ">secret", "+@all", "allchannels", "resetkeys", *keys
+        )
+
+    yield permit
+    redis_client.execute_command("ACL", "DELUSER", "limited")

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 import pytest
 import redis
 
+from tests.acceptance.users import as_limited
 from tests.conftest import RouterFactory, ServerFactory
 from tests.environment.servers import Server
 from tests.environment.streams import await_settled, group_state
@@ -103,30 +104,16 @@ def test_while_redis_refuses_the_router_waits(
         assert router.metric("circuit_open") == 0
 
 
-@pytest.fixture
-def limited(server: Server, redis_client: redis.Redis) -> Iterator[Callable[..., None]]:
-    """Gives the user `limited` all commands on just these keys, at once also where it is connected."""
-
-    def permit(*patterns: str) -> None:
-        keys = [f"~{pattern}" for pattern in patterns]
-        redis_client.execute_command(
-            "ACL", "SETUSER", "limited", "on", ">secret", "+@all", "allchannels", "resetkeys", *keys
-        )
-
-    yield permit
-    redis_client.execute_command("ACL", "DELUSER", "limited")
-
-
 def test_a_key_that_may_not_be_read_holds_up_only_the_events_that_read_it(
     server: Server,
     redis_client: redis.Redis,
     new_router: RouterFactory,
-    limited: Callable[..., None],
+    permit: Callable[..., None],
 ) -> None:
-    limited("*")
-    url = server.url.replace("://", "://limited:secret@")
+    permit("*")
+    url = as_limited(server)
     router = new_router(url, MAX_DELIVERIES=2, RETRY_BACKOFF_MS=10, HANDLER_TIMEOUT_S=0.5).start()
-    limited("events:*", "event-router:*", "dlq:*", "outbox:*", "stats:*", "state:user:fine*")
+    permit("events:*", "event-router:*", "dlq:*", "outbox:*", "stats:*", "state:user:fine*")
     for n in range(100):
         for user in ("fine", "forbidden", f"fine-{n}"):
             redis_client.xadd(AUTH, {"type": "login", "user_id": user})
@@ -140,7 +127,7 @@ def test_a_key_that_may_not_be_read_holds_up_only_the_events_that_read_it(
         redis_client.xadd(AUTH, {"type": "login", "user_id": "fine"})
         eventually(lambda n=n: redis_client.hget("state:user:fine", "login_count") == str(101 + n), within=5)
     assert router.get("/livez")[0] == 200
-    limited("*")
+    permit("*")
     await_settled(redis_client, [AUTH], within=10)
     assert redis_client.hget("state:user:forbidden", "login_count") == "100"
     eventually(lambda: router.readyz()[0] == 200, within=5)

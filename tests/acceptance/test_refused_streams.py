@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import redis
 
+from tests.acceptance.users import as_limited
 from tests.acceptance.workplace import OTHER, WORK, Workplace
 from tests.conftest import RouterFactory
 from tests.environment.routers import Router
@@ -18,25 +19,6 @@ AUTH, CHAT = "events:auth", "events:chat"
 OTHERS = ("events:chat", "events:scan", "events:info")
 WITHOUT_AUTH = ("[^e]*", "event-router:*", "events:[^a]*")
 WITHOUT_STREAMS = ("[^e]*", "event-router:*")
-
-
-@pytest.fixture
-def permit(server: Server, redis_client: redis.Redis) -> Iterator[Callable[..., None]]:
-    """Gives the user `limited` all commands on just these keys, at once also where it is connected."""
-
-    def permit(*patterns: str) -> None:
-        keys = [f"~{pattern}" for pattern in patterns]
-        redis_client.execute_command(
-            "ACL", "SETUSER", "limited", "on", ">secret", "+@all", "allchannels", "resetkeys", *keys
-        )
-
-    yield permit
-    redis_client.execute_command("ACL", "DELUSER", "limited")
-
-
-def as_limited(server: Server) -> str:
-    """The server's URL with the user that `permit` makes."""
-    return server.url.replace("://", "://limited:secret@")
 
 
 def login(client: redis.Redis, times: int = 1) -> None:

@@ -37,6 +37,11 @@ def url_for(server: Server, user: str) -> str:
     return server.url.replace("://", f"://{user}:{PASSWORD}@")
 
 
+def as_limited(server: Server) -> str:
+    """The server's URL with the user that the fixture `permit` makes."""
+    return server.url.replace("://", "://limited:secret@")
+
+
 def refusals(client: redis.Redis) -> list[str]:
     """What the server has refused since the log was emptied: user, reason and object of each."""
     return [f"{entry['username']}: {entry['reason']} {entry['object']}" for entry in client.acl_log(100)]

@@ -42,7 +42,7 @@ local match, find, min = string.match, string.find, math.min
 local has_os, os_library = pcall(function() return os end)
 local function microseconds()
     if has_os and os_library then return os_library.clock() * 1000000 end
-    local time = redis.pcall('TIME')
+    local time = try('TIME')
     return time.err and 0 or time[1] * 1000000 + time[2]
 end
 local begun = microseconds()
@@ -490,13 +490,13 @@ end
 
 -- The group must exist: XACK answers 0 without it, which must not be read as "settled".
 for _, stream in ipairs(streams) do
-    local proof = redis.pcall('XPENDING', stream, group, '-', '+', '1')
+    local proof = try('XPENDING', stream, group, '-', '+', '1')
     if proof.err then return proof end
     if not may('XACK', stream, group, '0-1') then
         return redis.error_reply('NOPERM this user has no permissions to run XACK on ' .. stream)
     end
 end
-local kept = redis.pcall('HGET', checkpoint_key, 'f')
+local kept = try('HGET', checkpoint_key, 'f')
 if type(kept) == 'table' and kept.err then return kept end
 if not may('HSET', checkpoint_key, 'f', 'v') then
     return redis.error_reply('NOPERM this user has no permissions to run HSET on ' .. checkpoint_key)
@@ -542,7 +542,7 @@ end
 -- pending that is all that was delivered, which the last entry settled need not be. A group that was set
 -- back is given entries again: then it is not beyond those that were, whatever is still pending after them.
 local function last_delivered(stream)
-    for _, listed in ipairs(redis.pcall('XINFO', 'GROUPS', stream)) do
+    for _, listed in ipairs(try('XINFO', 'GROUPS', stream)) do
         local found = fields_of(listed)
         if found['name'] == group then return found['last-delivered-id'] end
     end
